@@ -1,0 +1,254 @@
+"""Synthesizer: a trained model that draws images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor, nn
+
+from torchaug_gen import rng
+
+if TYPE_CHECKING:
+    from torchaug_gen.synthesis.network import NetworkSynthesizer
+
+# Half a level of an 8-bit image: what rounding can explain is clamped, what it cannot is an error.
+RANGE_TOLERANCE = 0.5 / 255
+
+ImageShape = tuple[int, int, int]
+
+
+class Synthesizer(ABC):
+    """A source of synthetic images whose every image is a function of (seed, epoch, position, label).
+
+    Make one from a network with :meth:`from_module`, from a file with :meth:`load`, or by training
+    (:func:`torchaug_gen.train_vae`). To write your own, subclass it and implement :meth:`draw`.
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images.
+        num_classes: how many classes can be asked for, or ``None`` for a synthesizer without labels.
+    """
+
+    def __init__(self, image_shape: Sequence[int], *, num_classes: int | None = None) -> None:
+        self.image_shape = _check_shape(image_shape)
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, or None for no labels, got {num_classes}")
+        self.num_classes = num_classes
+
+    @abstractmethod
+    def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
+        """Return the images of these positions.
+
+        Args:
+            labels: ``(N,)`` int64 on :attr:`device`, or ``None`` where the synthesizer has no classes.
+            seed: the caller's seed.
+            epoch: the caller's epoch.
+            positions: ``(N,)`` int64 on the CPU.
+
+        Returns:
+            ``(N, C, H, W)`` floating in [0, 1] or uint8, on :attr:`device`.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are drawn."""
+        return torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the synthesizer to a device and return it."""
+        if torch.device(device).type != self.device.type:
+            raise ValueError(f"{type(self).__name__} draws on {self.device} only, got {device}")
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the synthesizer as a run folder; see :meth:`load`."""
+        raise TypeError(f"{type(self).__name__} has nothing to save: construct it again instead")
+
+    def sample(
+        self,
+        n: int | None = None,
+        *,
+        labels: Tensor | Sequence[int] | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        positions: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Draw images.
+
+        The image at a position is the same whatever else is drawn with it, and in every process. PyTorch's, NumPy's
+        and Python's global generators are neither read nor moved.
+
+        Args:
+            n: how many; may be left out where ``labels`` or ``positions`` tell.
+            labels: ``(N,)`` class indices. Left out, a synthesizer with classes draws them uniformly.
+            seed: 0 ≤ seed < 2⁶⁴.
+            epoch: 0 ≤ epoch < 2³²; other images each epoch.
+            positions: ``(N,)`` integers ≥ 0; ``range(n)`` when left out.
+
+        Returns:
+            Images ``(N, C, H, W)``, floating in [0, 1] or uint8, and labels ``(N,)`` int64, both on :attr:`device`;
+            the labels are ``None`` for a synthesizer without classes.
+
+        Raises:
+            ValueError: counts that disagree, labels outside 0..num_classes-1 or for a synthesizer without
+                classes, and images that come out NaN, out of range or of another shape, named with their position.
+        """
+        positions, asked = _resolve(n, labels, positions)
+        if self.num_classes is None:
+            if asked is not None:
+                raise ValueError(
+                    "this synthesizer has no classes, so it cannot draw the labels asked for: "
+                    "make it with num_classes=..., or leave labels out"
+                )
+        elif asked is None:
+            asked = rng.integers(seed, "synthesizer.labels", epoch, positions, high=self.num_classes)
+        else:
+            check_labels(asked, self.num_classes)
+        if asked is not None:
+            asked = asked.to(self.device)
+        if len(positions) == 0:
+            return torch.empty(0, *self.image_shape, device=self.device), asked
+        images = self.draw(asked, seed=seed, epoch=epoch, positions=positions)
+        return check_images(images, (len(positions), *self.image_shape), positions), asked
+
+    @staticmethod
+    def from_module(
+        net: nn.Module,
+        *,
+        latent_dim: int,
+        image_shape: Sequence[int],
+        num_classes: int | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        chunk: int = 32,
+    ) -> NetworkSynthesizer:
+        """Wrap the network half of anybody's trained GAN or VAE.
+
+        Args:
+            net: called as ``net(z)``, or ``net(z, y)`` when ``num_classes`` is given, with ``z`` of shape
+                ``(chunk, latent_dim)`` float32 standard normal and ``y`` of shape ``(chunk,)`` int64; returns images
+                ``(chunk, C, H, W)``. It is put into evaluation mode and stays on its device.
+            latent_dim: width of ``z``.
+            image_shape: ``(C, H, W)``.
+            num_classes: number of classes that ``y`` counts, or ``None``.
+            value_range: the values the network gives for black and white; mapped to [0, 1].
+            chunk: the network always runs on this many rows, padded where fewer are wanted, so that an image
+                does not depend on how many are drawn with it (convolutions differ in the last bits between
+                batch sizes).
+
+        Raises:
+            TypeError: ``net`` is not a module.
+            ValueError: a size below 1, or an empty ``value_range``.
+        """
+        from torchaug_gen.synthesis.network import NetworkSynthesizer
+
+        return NetworkSynthesizer(
+            net,
+            latent_dim=latent_dim,
+            image_shape=image_shape,
+            num_classes=num_classes,
+            value_range=value_range,
+            chunk=chunk,
+        )
+
+    @staticmethod
+    def load(
+        path: str | Path, *, device: torch.device | str = "cpu", trust: bool = False, sha256: str | None = None
+    ) -> NetworkSynthesizer:
+        """Load a run folder that :meth:`save` or training wrote.
+
+        Args:
+            path: the folder.
+            device: where to draw.
+            trust: allow what can execute code. Networks of this package are loaded from safetensors and JSON and
+                need no trust; a foreign network was saved as a ``torch.export`` program, whose loader unpickles.
+            sha256: the expected SHA-256 of the file with the weights, in hexadecimal.
+
+        Raises:
+            FileNotFoundError: no such folder.
+            ValueError: a file that is missing or altered, an unknown format, or a foreign network without ``trust``.
+        """
+        from torchaug_gen.synthesis.runs import load_run
+
+        return load_run(Path(path), device=torch.device(device), trust=trust, sha256=sha256)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise ``ValueError`` where a label is not in ``0..num_classes-1``."""
+    if not len(labels):
+        return
+    low, high = labels.min().item(), labels.max().item()
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {low if low < 0 else high}")
+
+
+def check_images(images: Tensor, shape: tuple[int, int, int, int], positions: Tensor) -> Tensor:
+    """Return ``images`` clamped to [0, 1], or raise where that would hide more than rounding.
+
+    Args:
+        images: what a synthesizer drew.
+        shape: ``(N, C, H, W)`` that was expected.
+        positions: ``(N,)``, to name an offender by.
+
+    Raises:
+        ValueError: another shape, NaN, or values outside [0, 1] by more than half an 8-bit level.
+        TypeError: neither floating nor uint8.
+    """
+    if tuple(images.shape) != shape:
+        raise ValueError(f"the synthesizer must return images of shape {shape}, got {tuple(images.shape)}")
+    if images.dtype is torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise TypeError(f"the synthesizer must return uint8 or floating images, got {images.dtype}")
+    low, high = torch.aminmax(images.detach().flatten(1), dim=1)
+    # Written so that NaN, which compares false with everything, counts as bad.
+    good = (low >= -RANGE_TOLERANCE) & (high <= 1 + RANGE_TOLERANCE)
+    if not good.all():
+        row = int((~good).nonzero()[0])
+        span = "NaN" if low[row].isnan() else f"values from {low[row]:.3g} to {high[row]:.3g}"
+        raise ValueError(
+            f"the synthesizer must return images in [0, 1], got {span} at position {int(positions[row])}; "
+            "value_range= in Synthesizer.from_module says what the network gives for black and white"
+        )
+    return images.clamp(0, 1)
+
+
+def _check_shape(image_shape: Sequence[int]) -> ImageShape:
+    shape = tuple(int(size) for size in image_shape)
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"image_shape must be (channels, height, width), each at least 1, got {tuple(image_shape)}")
+    return shape
+
+
+def _resolve(
+    n: int | None, labels: Tensor | Sequence[int] | None, positions: Tensor | Sequence[int] | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return ``positions`` and ``labels`` as tensors that agree with ``n``."""
+    if labels is not None:
+        labels = torch.as_tensor(labels)
+        if labels.ndim != 1 or labels.is_floating_point():
+            raise ValueError(
+                f"labels must be (N,) class indices, got shape {tuple(labels.shape)} of {labels.dtype}"
+            )
+        labels = labels.to(torch.int64)
+    if positions is not None:
+        positions = torch.as_tensor(positions, dtype=torch.int64).reshape(-1).cpu()
+    counts = {
+        name: count
+        for name, count in (
+            ("n", n),
+            ("labels", None if labels is None else len(labels)),
+            ("positions", None if positions is None else len(positions)),
+        )
+        if count is not None
+    }
+    if not counts:
+        raise ValueError("say how many images to draw: n, labels or positions")
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"n, labels and positions must agree in length, got {counts}")
+    count = next(iter(counts.values()))
+    if count < 0:
+        raise ValueError(f"n must be at least 0, got {count}")
+    return torch.arange(count) if positions is None else positions, labels
