@@ -1,0 +1,60 @@
+"""OpaqueStage: a transform that runs as it is, on the batch, under a seeded generator."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchaug_gen.batch import Images, is_images
+from torchaug_gen.seeded import Seeded
+
+
+class OpaqueStage:
+    """Run any Kornia module, torchvision v2 transform or callable on images.
+
+    Args:
+        transform: called with ``(N, C, H, W)`` images, returns as many images, whose size may differ.
+    """
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        if not callable(transform):
+            raise TypeError(f"transform must be callable or a list of callables, got {type(transform).__name__}")
+        self.transform = transform
+        # Kornia refuses integers; torchvision takes both, and some of its transforms (JPEG) take only uint8.
+        self.needs_float = type(transform).__module__.split(".")[0] == "kornia"
+
+    @property
+    def name(self) -> str:
+        """What to call the transform in messages."""
+        return getattr(self.transform, "__name__", type(self.transform).__name__)
+
+    def __call__(self, images: Images, *, seed: int) -> Images:
+        """Return the transformed images; a list of images of different sizes goes through one by one.
+
+        Args:
+            images: ``(N, C, H, W)`` or a list of ``(C, H, W)``, uint8 or floating in [0, 1].
+            seed: where PyTorch's random operations draw from; the global generators are neither read nor moved.
+
+        Raises:
+            TypeError: a transform that does not return as many images as it was given.
+        """
+        with torch.no_grad(), Seeded(seed):
+            if isinstance(images, Tensor):
+                return self._run(images)
+            return [self._run(image[None])[0] for image in images]
+
+    def _run(self, images: Tensor) -> Tensor:
+        if not len(images):
+            return images
+        result = self.transform(images)
+        # Kornia's containers return a list where they were told of more than one data key.
+        if isinstance(result, list | tuple) and len(result) == 1:
+            result = result[0]
+        if not (is_images(result) and len(result) == len(images)):
+            got = f"{tuple(result.shape)} {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+            raise TypeError(
+                f"transform {self.name} must return images ({len(images)}, C, H, W), uint8 or floating, got {got}"
+            )
+        # tv_tensors and other subclasses end here: what is delivered is a plain tensor.
+        return result.as_subclass(Tensor)

@@ -1,0 +1,42 @@
+"""What pixel values mean: uint8 in 0..255 or floating in [0, 1], and how one becomes the other."""
+
+import torch
+from torch import Tensor
+
+
+def convert(images: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return images in another dtype with the same meaning; ``None`` keeps what comes.
+
+    uint8 to floating divides by 255; floating to uint8 multiplies by 255 and rounds.
+
+    Args:
+        images: uint8 or floating, of any shape.
+        dtype: ``torch.uint8``, a floating dtype, or ``None``.
+
+    Raises:
+        ValueError: floating values outside [0, 1] on the way to uint8, such as normalised ones.
+    """
+    if dtype is None or images.dtype is dtype:
+        return images
+    if dtype.is_floating_point:
+        if images.is_floating_point():
+            return images.to(dtype)
+        # Divided in float32: half precision could not tell neighbouring levels near 1 apart before the division.
+        return images.to(torch.promote_types(dtype, torch.float32)).div_(255).to(dtype)
+    if images.numel() and not (images.amin() >= 0 and images.amax() <= 1):
+        raise ValueError(
+            f"images must be in [0, 1] to become {dtype}, got {images.amin():.3g}..{images.amax():.3g}: "
+            "deliver normalised images in a floating dtype"
+        )
+    return images.mul(255).round_().to(dtype)
+
+
+def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:
+    """Return ``dtype`` where images can be delivered in it.
+
+    Raises:
+        TypeError: neither uint8, nor floating, nor ``None``.
+    """
+    if dtype is None or dtype is torch.uint8 or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype
+    raise TypeError(f"dtype must be torch.uint8, a floating torch.dtype, or None for what comes, got {dtype!r}")

@@ -1,0 +1,355 @@
+"""Where images, labels and targets sit in a user's batch; take it apart, put it back.
+
+A batch is whatever a ``collate_fn`` returns: nested dicts, tuples, lists, NamedTuples and dataclasses around *leaves*.
+A leaf is found by its *path*, the keys and indices that lead to it. A leaf with one entry per item is a *column*: a
+tensor or array whose first dimension is N, or a list or tuple of N things. All other leaves are constants.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Key = str | int
+Path = tuple[Key, ...]
+Images = Tensor | list[Tensor]
+
+TARGETS = ("masks", "boxes", "keypoints")
+ROLES = ("images", "labels", *TARGETS)
+
+# What a field is usually called, by its role.
+_NAMES = {
+    "images": {"image", "images", "img", "imgs", "input", "inputs", "pixel_values", "x", "jpg", "jpeg", "png", "webp"},
+    "labels": {"label", "labels", "target", "targets", "class", "classes", "cls", "y"},
+    "masks": {"mask", "masks", "segmentation", "segmentation_mask", "pixel_mask"},
+    "boxes": {"box", "boxes", "bbox", "bboxes"},
+    "keypoints": {"keypoint", "keypoints", "landmark", "landmarks"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fields:
+    """The paths of the fields that mean something to the loader, and what to fill others with in synthetic rows."""
+
+    images: Path
+    labels: Path | None = None
+    targets: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    fill: Mapping[Path, Any] = dataclasses.field(default_factory=dict)
+
+
+def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
+    """Say where images, labels and targets are in a batch.
+
+    Args:
+        batch: what the inner loader delivers.
+        fields: paths by role (``images``, ``labels``, ``masks``, ``boxes``, ``keypoints``): a key, an index, or a tuple
+            of them, or ``None`` for a role that no field has; roles left out are guessed. ``fill`` maps paths to
+            the value that synthetic rows get there.
+
+    Raises:
+        ValueError: no images or more than one candidate for them, a path that leads nowhere, an unknown role.
+    """
+    given = dict(fields or {})
+    fill = {as_path(key): value for key, value in given.pop("fill", {}).items()}
+    unknown = set(given) - set(ROLES)
+    if unknown:
+        raise ValueError(f"fields must name {', '.join(ROLES)} or fill, got {', '.join(sorted(map(repr, unknown)))}")
+    named = {role: None if key is None else as_path(key) for role, key in given.items()}
+    for path in (*named.values(), *fill):
+        if path is not None and not _exists(batch, path):
+            raise ValueError(f"fields names {show(path)}, but the batch has only {describe(batch)}")
+    images = named["images"] if named.get("images") is not None else _find_images(batch)
+    assert_images(get(batch, images), images)
+    leaves = dict(columns(batch, count(get(batch, images))))
+    roles = {role: path for role in ROLES[1:] if (path := named.get(role, _find(role, leaves, images))) is not None}
+    return Fields(images, roles.pop("labels", None), roles, fill)
+
+
+def as_path(key: Any) -> Path:
+    """Return a key, an index or a tuple of them as a path."""
+    return key if isinstance(key, tuple) else (key,)
+
+
+def count(images: Images) -> int:
+    """Return how many images there are."""
+    return len(images)
+
+
+def get(batch: Any, path: Path) -> Any:
+    """Return the leaf at ``path``; the empty path is the batch itself."""
+    for key in path:
+        batch = getattr(batch, str(key)) if _is_record(batch) and isinstance(key, str) else batch[key]
+    return batch
+
+
+def columns(batch: Any, n: int) -> Iterator[tuple[Path, Any]]:
+    """Yield path and value of all leaves of a batch of ``n`` items: columns and constants."""
+    return _leaves(batch, (), lambda value: _is_column_list(value, n))
+
+
+def is_column(value: Any, n: int) -> bool:
+    """Say whether a leaf has one entry for each of ``n`` items."""
+    if isinstance(value, Tensor | np.ndarray):
+        return value.ndim > 0 and len(value) == n
+    return _is_sequence(value) and len(value) == n
+
+
+def replace(batch: Any, values: Mapping[Path, Any]) -> Any:
+    """Return a copy of a batch, in its own structure and types, with other leaves at the given paths."""
+    if () in values:
+        return values[()]
+    by_key: dict[Key, dict[Path, Any]] = {}
+    for (key, *rest), value in values.items():
+        by_key.setdefault(key, {})[tuple(rest)] = value
+    return _assign(batch, {key: replace(get(batch, (key,)), inner) for key, inner in by_key.items()})
+
+
+def add(batch: Any, name: str, value: Any) -> Any:
+    """Return a copy of a batch with one more field at its top level.
+
+    A dict gains a key, a tuple or list a last element; NamedTuples and dataclasses must have the field already.
+
+    Raises:
+        ValueError: a NamedTuple or dataclass without the field, a dict that has the key already, or no structure.
+    """
+    if _is_record(batch):
+        if not hasattr(batch, name):
+            raise ValueError(f"tag={name!r} needs a field of that name in {type(batch).__name__}: add it to the class")
+        return _assign(batch, {name: value})
+    if isinstance(batch, Mapping):
+        if name in batch:
+            raise ValueError(f"tag={name!r} is a field of the batch already; choose another name")
+        return _assign(batch, {name: value})
+    if isinstance(batch, list | tuple):
+        return type(batch)([*batch, value])
+    raise ValueError(f"tag={name!r} needs a batch with fields, got a bare {type(batch).__name__}: return (images,)")
+
+
+def take(column: Any, rows: Tensor) -> Any:
+    """Return the given rows, an ``(M,)`` int64 tensor, of a column as a column of the same type."""
+    if isinstance(column, Tensor):
+        return column[rows.to(column.device)]
+    if isinstance(column, np.ndarray):
+        return column[rows.numpy()]
+    return type(column)([column[row] for row in rows.tolist()])
+
+
+def concatenate(parts: Sequence[Any]) -> Any:
+    """Join columns of one field, of the first one's type.
+
+    Raises:
+        ValueError: shapes that cannot be joined.
+    """
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, np.ndarray):
+        return np.concatenate(list(parts))
+    return type(first)([item for part in parts for item in part])
+
+
+def spread(column: Any, rows: Tensor, n: int, fill: Any) -> Any:
+    """Place a column's entries at ``rows`` of a column of ``n``, and ``fill`` everywhere else."""
+    if isinstance(column, Tensor):
+        wide = column.new_empty((n, *column.shape[1:]))
+        wide[:] = torch.as_tensor(fill, dtype=column.dtype, device=column.device)
+        wide[rows.to(column.device)] = column
+        return wide
+    if isinstance(column, np.ndarray):
+        array = np.empty((n, *column.shape[1:]), dtype=column.dtype)
+        array[:] = fill
+        array[rows.numpy()] = column
+        return array
+    items = [fill] * n
+    for row, item in zip(rows.tolist(), column, strict=True):
+        items[row] = item
+    return type(column)(items)
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """Return the batch with all its tensors on ``device``; copies from pinned memory do not block."""
+    moved = {
+        path: _move(value, device) for path, value in _leaves(batch, (), lambda _: False) if isinstance(value, Tensor)
+    }
+    return replace(batch, moved)
+
+
+def describe(batch: Any) -> str:
+    """List a batch's leaves with their types, for error messages."""
+    shown = [f"{show(path)}: {_describe_leaf(value)}" for path, value in _leaves(batch, (), _is_image_list)]
+    return "; ".join(shown) or f"an empty {type(batch).__name__}"
+
+
+def assert_images(images: Any, path: Path) -> None:
+    """Raise ``ValueError`` where a field that is taken for the images does not hold any."""
+    if is_images(images) or _is_image_list(images):
+        return
+    hint = ""
+    if isinstance(images, Tensor) and images.ndim == 4:
+        hint = "; convert integer images to uint8 or to floating in [0, 1]"
+    elif isinstance(images, Tensor) and images.ndim == 3:
+        hint = "; add the channel dimension with unsqueeze(1)"
+    raise ValueError(
+        f"images at {show(path)} must be (N, C, H, W) uint8 or floating, or a list of (C, H, W), "
+        f"got {_describe_leaf(images)}{hint}"
+    )
+
+
+def is_images(value: Any) -> bool:
+    """Say whether a value is a tensor of images ``(N, C, H, W)``, uint8 or floating."""
+    return isinstance(value, Tensor) and value.ndim == 4 and _has_pixels(value)
+
+
+def _has_pixels(value: Tensor) -> bool:
+    return value.dtype is torch.uint8 or value.is_floating_point()
+
+
+def _is_image_list(value: Any) -> bool:
+    """Say whether a value is a list of images ``(C, H, W)`` whose sizes may differ."""
+    return (
+        _is_sequence(value)
+        and len(value) > 0
+        and all(isinstance(item, Tensor) and item.ndim == 3 and _has_pixels(item) for item in value)
+    )
+
+
+def _is_column_list(value: Sequence[Any], n: int) -> bool:
+    """Tell a list with one entry per item from a list of fields, whose tensors each have ``n`` rows."""
+    if len(value) != n:
+        return False
+    fields = [isinstance(item, Tensor | np.ndarray) and item.ndim > 0 and len(item) == n for item in value]
+    return not (fields and all(fields)) or _is_image_list(value)
+
+
+def _find_images(batch: Any) -> Path:
+    leaves = dict(_leaves(batch, (), _is_image_list))
+    candidates = [path for path, value in leaves.items() if is_images(value) or _is_image_list(value)]
+    named = [path for path in candidates if _name(path) in _NAMES["images"]]
+    unnamed = [path for path in candidates if not any(_name(path) in _NAMES[role] for role in TARGETS)]
+    found = named or unnamed
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        hint = _channels_last_hint(leaves)
+        raise ValueError(
+            "the batch has no images, which are (N, C, H, W) uint8 or floating, or a list of (C, H, W); "
+            f"it has {describe(batch)}{hint}"
+        )
+    several = " and ".join(show(path) for path in found)
+    raise ValueError(f"the batch has several fields that may be the images, {several}: name one with fields=")
+
+
+def _channels_last_hint(leaves: Mapping[Path, Any]) -> str:
+    for path, value in leaves.items():
+        if isinstance(value, Tensor) and value.ndim == 3 and value.dtype is torch.uint8:
+            return f"; if {show(path)} holds grey images, add the channel dimension with unsqueeze(1)"
+    return ""
+
+
+def _find(role: str, leaves: Mapping[Path, Any], images: Path) -> Path | None:
+    """Guess the field of a role by its name, or for labels and masks by its place right after the images."""
+    for path, value in leaves.items():
+        if path != images and _name(path) in _NAMES[role] and (role != "labels" or is_labels(value)):
+            return path
+    paths = list(leaves)
+    follower = paths[paths.index(images) + 1 :][:1]
+    if not follower or isinstance(follower[0][-1], str):
+        return None
+    value = leaves[follower[0]]
+    if role == "labels" and is_labels(value):
+        return follower[0]
+    if role == "masks" and isinstance(value, Tensor) and not value.is_floating_point():
+        shape = getattr(leaves[images], "shape", None)
+        if shape is not None and value.ndim in (3, 4) and value.shape[-2:] == shape[-2:]:
+            return follower[0]
+    return None
+
+
+def is_labels(value: Any) -> bool:
+    """Say whether a leaf is a column of labels: integers ``(N,)`` or probabilities ``(N, K)``."""
+    if isinstance(value, Tensor):
+        hard = value.ndim == 1 and not value.is_floating_point() and value.dtype is not torch.bool
+        return hard or (value.ndim == 2 and value.is_floating_point())
+    return _is_sequence(value) and len(value) > 0 and all(type(item) is int for item in value)
+
+
+def _leaves(value: Any, path: Path, stop: Callable[[Sequence[Any]], bool]) -> Iterator[tuple[Path, Any]]:
+    """Yield path and value of each leaf; a list or tuple for which ``stop`` is true is a leaf itself."""
+    items: Iterator[tuple[Key, Any]]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+    elif isinstance(value, Mapping):
+        items = iter(value.items())
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        items = zip(value._fields, value, strict=True)
+    elif _is_sequence(value) and not stop(value):
+        items = iter(enumerate(value))
+    else:
+        yield path, value
+        return
+    for key, item in items:
+        yield from _leaves(item, (*path, key), stop)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, list | tuple) and not hasattr(value, "_fields")
+
+
+def _is_record(value: Any) -> bool:
+    """Say whether fields are attributes: a NamedTuple or a dataclass."""
+    return hasattr(value, "_fields") or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+
+
+def _assign(container: Any, values: Mapping[Key, Any]) -> Any:
+    if not values:
+        return container
+    if hasattr(container, "_fields"):
+        return container._replace(**values)
+    if isinstance(container, tuple):
+        return type(container)([values.get(index, item) for index, item in enumerate(container)])
+    if isinstance(container, Mapping) and not isinstance(container, MutableMapping):
+        return type(container)({**container, **values})  # type: ignore[call-arg]
+    changed = copy.copy(container)
+    for key, value in values.items():
+        if _is_record(changed):
+            # A dataclass may be frozen, and its __post_init__ has seen the fields already.
+            object.__setattr__(changed, str(key), value)
+        else:
+            changed[key] = value
+    return changed
+
+
+def _exists(batch: Any, path: Path) -> bool:
+    try:
+        get(batch, path)
+    except (AttributeError, KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def _move(tensor: Tensor, device: torch.device) -> Tensor:
+    # Asking a CPU tensor whether it is pinned starts CUDA, so it is asked only where the copy goes there.
+    return tensor.to(device, non_blocking=device.type == "cuda" and tensor.device.type == "cpu" and tensor.is_pinned())
+
+
+def _name(path: Path) -> str:
+    return next((key.lower() for key in reversed(path) if isinstance(key, str)), "")
+
+
+def show(path: Path) -> str:
+    """Return a path as it is written in messages."""
+    return "the batch" if not path else ".".join(repr(key) if isinstance(key, str) else str(key) for key in path)
+
+
+def _describe_leaf(value: Any) -> str:
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{type(value).__name__} {tuple(value.shape)} {value.dtype}"
+    if _is_image_list(value):
+        return f"list of {len(value)} images"
+    return type(value).__name__

@@ -1,0 +1,113 @@
+"""Composer: makes a batch of a plan by drawing, transforming, mixing and casting."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchaug_gen import batch as batches
+from torchaug_gen.augment.mix import soft_labels
+from torchaug_gen.augment.pixels import convert
+from torchaug_gen.augment.program import Rows
+from torchaug_gen.batch import Images
+from torchaug_gen.loading.plan import Plan
+from torchaug_gen.loading.settings import Settings
+from torchaug_gen.synthesis.synthesizer import Synthesizer, check_images
+
+
+class Composer:
+    """Composes batches; holds nothing from one to the next, so that it may run in any thread.
+
+    Args:
+        settings: the loader's settings.
+        device: where batches go, or ``None`` for where they are.
+    """
+
+    def __init__(self, settings: Settings, *, device: torch.device | None) -> None:
+        self._settings = settings
+        self._device = device
+
+    def __call__(self, plan: Plan) -> Any:
+        """Return the batch of a plan, in the inner loader's own structure and types."""
+        batch = plan.batch if self._device is None else batches.move(plan.batch, self._device)
+        if not len(plan.synthetic_rows):
+            return batch
+        images = batches.get(batch, plan.fields.images)
+        parts = [Rows(images, (~plan.synthetic_rows).nonzero()[:, 0])]
+        classes = None
+        if plan.synthetic:
+            drawn, classes = self._draw(plan, images)
+            parts.append(Rows(drawn, plan.synthetic_rows.nonzero()[:, 0]))
+        values = self._widened(batch, plan)
+        labels_path = plan.fields.labels
+        labels = None if labels_path is None else self._labels(batches.get(batch, labels_path), classes, parts)
+        images, mixed = self._settings.program(parts, _as_tensor(labels), plan.key)
+        values[plan.fields.images] = self._cast(images)
+        if labels_path is not None:
+            # A list of labels stays one, unless blending made probabilities of it.
+            values[labels_path] = mixed if self._settings.program.mixes_labels or isinstance(labels, Tensor) else labels
+        batch = batches.replace(batch, values)
+        if self._settings.tag is None:
+            return batch
+        device = images.device if isinstance(images, Tensor) else images[0].device
+        return batches.add(batch, self._settings.tag, plan.synthetic_rows.to(device))
+
+    def _draw(self, plan: Plan, real: Images) -> tuple[Tensor, Tensor | None]:
+        """Return the plan's synthetic images, beside the real ones and like them, and their classes."""
+        synthesizer, seed, epoch = self._settings.synthesizer, plan.key.seed, plan.key.epoch
+        if plan.labels is None:
+            images, classes = synthesizer.sample(plan.synthetic, seed=seed, epoch=epoch, positions=plan.positions)
+        else:
+            images, classes = synthesizer.sample(labels=plan.labels, seed=seed, epoch=epoch, positions=plan.positions)
+        if not isinstance(synthesizer, Synthesizer):
+            images = check_images(images, (plan.synthetic, *images.shape[1:]), plan.positions)
+        channels = real.shape[1] if isinstance(real, Tensor) else real[0].shape[0] if real else images.shape[1]
+        if images.shape[1] != channels:
+            raise ValueError(f"real images have {channels} channels, but synthetic ones have {images.shape[1]}")
+        if self._device is not None:
+            device = self._device
+        else:
+            device = real.device if isinstance(real, Tensor) else real[0].device if real else images.device
+        return images.to(device), classes
+
+    def _labels(self, real: Any, classes: Tensor | None, parts: list[Rows]) -> Any:
+        """Return the labels of all rows, of the real ones' type: class indices or probabilities."""
+        num_classes = self._settings.num_classes
+        if not isinstance(real, Tensor):
+            wanted = batches.spread(real, parts[0].rows, sum(len(part.rows) for part in parts), 0)
+            if classes is not None:
+                wanted = list(wanted)
+                for row, label in zip(parts[1].rows.tolist(), classes.tolist(), strict=True):
+                    wanted[row] = label
+            return type(real)(wanted)
+        if self._settings.program.mixes_labels:
+            real = soft_labels(real, num_classes)
+        if classes is None:
+            return real
+        classes = classes.to(real.device)
+        synthetic = classes if real.ndim == 1 else F.one_hot(classes, num_classes or -1)
+        labels = real.new_empty(len(real) + len(classes), *real.shape[1:])
+        labels[parts[0].rows.to(real.device)] = real
+        labels[parts[1].rows.to(real.device)] = synthetic.to(real.dtype)
+        return labels
+
+    def _widened(self, batch: Any, plan: Plan) -> dict[batches.Path, Any]:
+        """Return the columns that synthetic rows get a fill value in."""
+        rows = (~plan.synthetic_rows).nonzero()[:, 0]
+        if not plan.synthetic:
+            return {}
+        return {
+            path: batches.spread(batches.get(batch, path), rows, len(plan.synthetic_rows), fill)
+            for path, fill in plan.fields.fill.items()
+        }
+
+    def _cast(self, images: Images) -> Images:
+        """Return images as they are delivered."""
+        if isinstance(images, Tensor):
+            return convert(images, self._settings.dtype).contiguous(memory_format=self._settings.memory_format)
+        return [convert(image, self._settings.dtype) for image in images]
+
+
+def _as_tensor(labels: Any) -> Tensor | None:
+    return None if labels is None else torch.as_tensor(labels)

@@ -1,0 +1,60 @@
+"""The epoch of a loader, kept in step with the samplers and datasets inside it that know epochs too."""
+
+import operator
+from typing import Any
+
+
+class Epochs:
+    """Counts passes, tells whoever listens, and adopts an epoch that somebody else has set since.
+
+    Args:
+        loader: the inner loader; it, its dataset and its samplers listen where they have ``set_epoch``.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        batch_sampler = getattr(loader, "batch_sampler", None)
+        parts = (
+            loader,
+            getattr(loader, "sampler", None),
+            batch_sampler,
+            getattr(batch_sampler, "sampler", None),
+            getattr(loader, "dataset", None),
+        )
+        unique = {id(part): part for part in parts if callable(getattr(part, "set_epoch", None))}
+        self._listeners = list(unique.values())
+        self._told = 0
+        self._next = 0
+
+    def set(self, epoch: int) -> None:
+        """Make the next pass epoch ``epoch``.
+
+        Raises:
+            TypeError: not an integer.
+            ValueError: negative.
+        """
+        epoch = operator.index(epoch)
+        if epoch < 0:
+            raise ValueError(f"epoch must be at least 0, got {epoch}")
+        self._next = epoch
+        self._tell(epoch)
+
+    def peek(self) -> int:
+        """Return the epoch of the coming pass."""
+        for listener in self._listeners:
+            # DDP scripts and Lightning set the sampler's epoch themselves: that one counts.
+            epoch = getattr(listener, "epoch", None)
+            if isinstance(epoch, int) and epoch != self._told:
+                return epoch
+        return self._next
+
+    def begin(self) -> int:
+        """Return the epoch of the pass that begins now, and count it."""
+        epoch = self.peek()
+        self._tell(epoch)
+        self._next = epoch + 1
+        return epoch
+
+    def _tell(self, epoch: int) -> None:
+        for listener in self._listeners:
+            listener.set_epoch(epoch)
+        self._told = epoch

@@ -1,0 +1,266 @@
+"""AugmentedLoader: the DataLoader you already have, with augmentation and live synthetic images."""
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+
+from torchaug_gen import mixing as rules
+from torchaug_gen import rng
+from torchaug_gen.loading import order
+from torchaug_gen.loading.composer import Composer
+from torchaug_gen.loading.epoch_pass import Pass
+from torchaug_gen.loading.epochs import Epochs
+from torchaug_gen.loading.plan import Plan
+from torchaug_gen.loading.prefetch import Prefetcher
+from torchaug_gen.loading.settings import check_settings
+from torchaug_gen.loading.source import Source
+from torchaug_gen.loading.stats import Stats
+from torchaug_gen.ranks import Share, rank
+
+Batch = TypeVar("Batch")
+
+_EVALUATION_SPLITS = {"val", "valid", "validation", "test"}
+# Frameworks look for these and trust what they find; the inner loader's state is not this loader's.
+_NOT_FORWARDED = {"state_dict", "load_state_dict"}
+
+
+class AugmentedLoader(Generic[Batch]):
+    """Wrap a loader so that its batches come augmented and mixed with synthetic images.
+
+    Batches come back in their own structure and type. Every random number is a function of the seed, the epoch and
+    the position in the epoch: PyTorch's, NumPy's and Python's global generators are neither read nor moved. With
+    ``transform``, ``synthesizer``, ``tag`` and ``device`` all ``None`` the loader is off, and the inner loader's very
+    batches come through.
+
+    An epoch begins at an iterator's first ``next``: the first pass is epoch 0, each later pass the next one, unless
+    :meth:`set_epoch` says otherwise. Samplers and datasets inside that have ``set_epoch`` are told; where somebody else
+    has set a sampler's epoch, that one is adopted.
+
+    Args:
+        loader: a ``DataLoader``, or any iterable of batches.
+        transform: a Kornia module, a torchvision v2 transform, a callable on ``(N, C, H, W)`` images,
+            :class:`torchaug_gen.MixUp`, or a list of these. They get floating images in [0, 1] where images are
+            delivered floating.
+        synthesizer: draws the synthetic images; anything with ``.sample(...)`` as :class:`torchaug_gen.Synthesizer`
+            has it.
+        synthetic_fraction: synthetic items / all items delivered, in [0, 1). After every batch of an epoch the
+            synthetic items are the ceiling of the exact target.
+        mixing: ``"rebatch"``: every batch holds as many items as the inner loader's, the fraction of them synthetic; no
+            real item is lost, and the epoch is longer. ``"extend"``: every inner batch of B items is delivered whole and
+            grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real items
+            are NOT delivered in this epoch (others are replaced in the next); the new item takes the old one's label.
+        labels: which classes to draw: ``"match"`` those of the batch's real rows, ``"balance"`` what the epoch has
+            seen least of, ``(K,)`` weights, or a callable ``(real_labels, positions) -> labels``.
+        fields: where things are in a batch, by role: ``{"images": ..., "labels": ..., "masks": ..., "boxes": ...,
+            "keypoints": ..., "fill": {...}}``; a key, an index, or a tuple of them for nested batches, or ``None``
+            for a role that no field has. Roles left out are guessed for tuples, dicts, NamedTuples and dataclasses.
+            ``fill`` maps other fields to the value that synthetic rows get there.
+        tag: the name of a bool field added to each batch, True where an item is synthetic: a dict gains a key, a tuple
+            or list a last element; NamedTuples and dataclasses must have the field.
+        device: where batches go, or ``None`` to leave each where it is.
+        dtype: what images are delivered as: uint8 to floating divides by 255, floating to uint8 rounds, ``None``
+            keeps what comes. Cast last.
+        memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
+        prefetch: batches composed ahead in a background thread; 0 for none.
+        seed: 0 ≤ seed < 2⁶⁴; ``None`` means 0. Also decides the order of a shuffling inner loader.
+        allow_eval: deliver synthetic items even where the loader seems to be used for evaluation: gradients are off, or
+            the dataset says that it is a validation or test split.
+
+    Attributes:
+        loader: the inner loader. Its attributes are reached through this one.
+        stats: what was delivered so far.
+
+    Raises:
+        ValueError: an argument out of range; at the first ``next``, a batch that cannot be mixed or transformed, an empty
+            loader, or use in an evaluation.
+        TypeError: an argument of the wrong type; ``len`` of a loader whose length is unknown.
+
+    Example:
+        >>> images, labels = torch.rand(100, 3, 32, 32), torch.randint(10, (100,))
+        >>> loader = DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=20, shuffle=True)
+        >>> noise = torchaug_gen.NoiseSynthesizer((3, 32, 32), num_classes=10)
+        >>> for images, labels, synthetic in AugmentedLoader(
+        ...     loader, synthesizer=noise, synthetic_fraction=0.3, tag="synthetic"
+        ... ):
+        ...     pass
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Batch],
+        transform: Any = None,
+        *,
+        synthesizer: Any = None,
+        synthetic_fraction: float | Fraction = 0.0,
+        mixing: str = "rebatch",
+        labels: Any = "match",
+        fields: Mapping[str, Any] | None = None,
+        tag: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        prefetch: int = 2,
+        seed: int | None = None,
+        allow_eval: bool = False,
+    ) -> None:
+        if not hasattr(loader, "__iter__"):
+            raise TypeError(f"loader must be iterable over batches, got {type(loader).__name__}")
+        self.loader = loader
+        self.stats = Stats()
+        self._settings = check_settings(
+            transform,
+            synthesizer=synthesizer,
+            synthetic_fraction=synthetic_fraction,
+            mixing=mixing,
+            labels=labels,
+            fields=fields,
+            tag=tag,
+            device=device,
+            dtype=dtype,
+            memory_format=memory_format,
+            prefetch=prefetch,
+            seed=seed,
+            allow_eval=allow_eval,
+        )
+        self._epochs = Epochs(loader)
+        self._current: weakref.ref[Pass] | None = None
+        self._order: order.SeededOrder | None = None
+        self._generator = torch.Generator()
+        self._source_loader: Any = loader
+        if not self._settings.off:
+            self._prepare()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.loader) if self._settings.off else Pass(self)
+
+    def __len__(self) -> int:
+        """Return the number of batches of the running or coming pass; ``TypeError`` where it is unknown."""
+        if not (self._settings.mixes and self._settings.mixing == "rebatch"):
+            return len(self.loader)  # type: ignore[arg-type]
+        splits = rules.rebatch_splits(
+            order.real_items(self.loader), self._batch_size, self._fraction, drop_last=self._drop_last
+        )
+        return sum(1 for _ in splits)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass epoch ``epoch`` ≥ 0, and tell the samplers and the dataset inside."""
+        self._epochs.set(epoch)
+
+    def __getattr__(self, name: str) -> Any:
+        # Also reached while unpickling or copying, before there is an inner loader.
+        if name in _NOT_FORWARDED or name.startswith("__") or "loader" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.loader, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        inner = self.__dict__.get("loader")
+        if inner is None or name.startswith("_") or name in self.__dict__ or not hasattr(inner, name):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(inner, name, value)
+
+    def _prepare(self) -> None:
+        """Make the loader that is iterated in the user's stead: the same, but with its order from the seed."""
+        settings, loader = self._settings, self.loader
+        if getattr(loader, "in_order", True) is False:
+            raise ValueError("in_order=False delivers batches by chance: positions, and with them seeds, need in_order=True")
+        regroups = settings.mixes and settings.mixing == "rebatch"
+        if regroups and self._batch_size < 1:
+            raise ValueError(
+                'mixing="rebatch" needs the size of a batch, but the loader has neither batch_size nor '
+                'batch_sampler.batch_size: give it one, or use mixing="extend"'
+            )
+        if not isinstance(loader, DataLoader):
+            return
+        regroup = None
+        if regroups and order.is_map_style(loader):
+            regroup = partial(self._regroup)
+        if not isinstance(loader.dataset, torch.utils.data.IterableDataset):
+            sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+            self._order = order.SeededOrder(sampler, seed=settings.seed, regroup=regroup)
+        self._source_loader = order.twin_of(loader, self._order, self._generator)
+
+    def _begin(self, new: Pass) -> tuple[Any, Prefetcher[Plan, Any]]:
+        """Start a pass: take its epoch, make the inner iterator, and all that stands between it and the consumer."""
+        self._check_evaluation()
+        previous = self._current() if self._current is not None else None
+        if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
+            previous.superseded = True
+        self._current = weakref.ref(new)
+        settings, epoch = self._settings, self._epochs.begin()
+        self._generator.manual_seed(rng.derive_seed(settings.seed, "loader.workers", epoch))
+        if self._order is not None:
+            self._order.epoch = epoch
+        inner = iter(self._source_loader)
+        source = Source(
+            inner,
+            settings,
+            epoch=epoch,
+            rank=self._rank(),
+            batch_size=self._batch_size,
+            regrouped=order.is_map_style(self.loader),
+            drop_last=self._drop_last,
+        )
+        return inner, Prefetcher(source.next, Composer(settings, device=self._device()), depth=settings.prefetch)
+
+    def _regroup(self, batches: Iterator[Any], epoch: int) -> Iterator[list[int]]:
+        return order.regroup(
+            batches, batch_size=self._batch_size, fraction=self._fraction, drop_last=self._drop_last
+        )
+
+    def _fraction(self, step: int) -> Fraction:
+        return self._settings.fraction
+
+    @property
+    def _batch_size(self) -> int:
+        """How many items the inner loader's batches hold, or 0 where it does not say."""
+        for part in (self.loader, getattr(self.loader, "batch_sampler", None)):
+            size = getattr(part, "batch_size", None)
+            if isinstance(size, int):
+                return size
+        return 0
+
+    @property
+    def _drop_last(self) -> bool:
+        parts = (self.loader, getattr(self.loader, "batch_sampler", None))
+        return any(bool(getattr(part, "drop_last", False)) for part in parts)
+
+    def _rank(self) -> Share:
+        """Return this rank as the distributed sampler counts it, else as the process group does."""
+        batch_sampler = getattr(self.loader, "batch_sampler", None)
+        for part in (getattr(self.loader, "sampler", None), getattr(batch_sampler, "sampler", None), batch_sampler):
+            index, count = getattr(part, "rank", None), getattr(part, "num_replicas", None)
+            if isinstance(index, int) and isinstance(count, int):
+                return Share(index, count)
+        return rank()
+
+    def _device(self) -> torch.device | None:
+        device = self._settings.device
+        # The current device belongs to the consumer's thread, so it is asked here and not in the background.
+        if device is not None and device.type == "cuda" and device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
+        return device
+
+    def _check_evaluation(self) -> None:
+        """Raise where synthetic items would enter an evaluation."""
+        if not self._settings.mixes or self._settings.allow_eval:
+            return
+        advice = "; use the inner loader to evaluate, or pass allow_eval=True"
+        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+            raise ValueError(f"gradients are off, as in an evaluation, but the loader mixes in synthetic items{advice}")
+        dataset = getattr(self.loader, "dataset", None)
+        while dataset is not None:
+            split = getattr(dataset, "split", None)
+            if getattr(dataset, "train", None) is False or (
+                isinstance(split, str) and split.lower() in _EVALUATION_SPLITS
+            ):
+                said = f"split={split!r}" if isinstance(split, str) else "train=False"
+                raise ValueError(
+                    f"{type(dataset).__name__} has {said}, but the loader mixes in synthetic items{advice}"
+                )
+            dataset = getattr(dataset, "dataset", None)

@@ -1,0 +1,137 @@
+"""The order in which a DataLoader's indices come: from a seed, regrouped for mixing, without changing the user's loader."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from torchaug_gen import rng
+from torchaug_gen.mixing import FractionOfStep, Tally
+from torchaug_gen.seeded import Seeded
+
+_END = object()
+
+Regroup = Callable[[Iterator[Any], int], Iterator[Any]]
+
+
+class SeededOrder:
+    """A sampler, or batch sampler, whose random choices come from (seed, epoch).
+
+    Samplers that would read PyTorch's global generator, or one that the user gave them, get a private one. Those that
+    seed themselves (``DistributedSampler``) keep their own order.
+
+    Args:
+        sampler: the loader's own sampler or batch sampler.
+        seed: the loader's seed.
+        regroup: turns the sampler's batches of an epoch into others, or ``None`` to leave them.
+    """
+
+    def __init__(self, sampler: Any, *, seed: int, regroup: Regroup | None = None) -> None:
+        self._sampler = sampler
+        self._seed = seed
+        self._regroup = regroup
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        # torch calls iter() twice for each new iterator over workers; a generator does nothing until its first next.
+        batches = self._batches(self.epoch)
+        return batches if self._regroup is None else self._regroup(batches, self.epoch)
+
+    def _batches(self, epoch: int) -> Iterator[Any]:
+        seed = rng.derive_seed(self._seed, "loader.order", epoch)
+        private = Seeded(seed)
+        with private:
+            batches = iter(_with_generator(self._sampler, torch.Generator().manual_seed(seed)))
+        while True:
+            # Entered anew for each batch: a context around the yield would stay open in the consumer's code.
+            with private:
+                batch = next(batches, _END)
+            if batch is _END:
+                return
+            yield batch
+
+
+def regroup(
+    batches: Iterator[Iterable[int]], *, batch_size: int, fraction: FractionOfStep, drop_last: bool
+) -> Iterator[list[int]]:
+    """Yield the indices of ``batches`` in the groups of real items that mixed batches of ``batch_size`` hold.
+
+    Batches that hold no real item are passed over here: they need no indices.
+    """
+    indices = (index for batch in batches for index in batch)
+    tally, step = Tally(), 0
+    while True:
+        split = tally.split(fraction(step), batch_size)
+        tally, step = tally.after(fraction(step), split), step + 1
+        if split.real == 0:
+            continue
+        group = [index for _, index in zip(range(split.real), indices, strict=False)]
+        if not group or (drop_last and len(group) < split.real):
+            return
+        yield group
+        if len(group) < split.real:
+            return
+
+
+def is_map_style(loader: Any) -> bool:
+    """Say whether indices decide what the loader delivers, batch by batch."""
+    return (
+        isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and loader.batch_sampler is not None
+    )
+
+
+def twin_of(loader: DataLoader[Any], order: SeededOrder | None, generator: torch.Generator) -> DataLoader[Any]:
+    """Return a loader that shares the user's dataset and settings, but has its own order, workers and generator.
+
+    The user's loader stays as it is: its samplers, its generator, and the global one, from which it would
+    seed its workers.
+    """
+    twin = copy.copy(loader)
+    # DataLoader refuses to have these set after its construction, since workers may be running; the twin has none.
+    settings = twin.__dict__
+    settings["generator"] = generator
+    settings["_iterator"] = None
+    if order is not None:
+        settings["sampler" if loader.batch_sampler is None else "batch_sampler"] = order
+    return twin
+
+
+def real_items(loader: Any) -> int:
+    """Return how many real items an epoch of the loader delivers.
+
+    Raises:
+        TypeError: the loader does not tell.
+    """
+    batch_size, drop_last = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
+    if is_map_style(loader):
+        batches = loader.batch_sampler
+        if type(batches) is not BatchSampler:
+            raise TypeError("the length of a rebatch over a custom batch_sampler is unknown: its items are not counted")
+        items, batch_size, drop_last = len(batches.sampler), batches.batch_size, batches.drop_last
+    elif isinstance(loader, DataLoader) and not (drop_last and loader.num_workers > 1):
+        items = len(loader.dataset)  # type: ignore[arg-type]
+    else:
+        raise TypeError(f"the number of items that {type(loader).__name__} delivers is unknown")
+    return items // batch_size * batch_size if drop_last else items
+
+
+def _with_generator(sampler: Any, generator: torch.Generator) -> Any:
+    """Return the sampler, or a copy in which a generator that the user gave it or its inner sampler is replaced."""
+    changes: dict[str, Any] = {}
+    if isinstance(getattr(sampler, "generator", None), torch.Generator):
+        changes["generator"] = generator
+    inner = getattr(sampler, "sampler", None)
+    if inner is not None and (changed := _with_generator(inner, generator)) is not inner:
+        changes["sampler"] = changed
+    if not changes:
+        return sampler
+    changed = copy.copy(sampler)
+    vars(changed).update(changes)
+    return changed

@@ -1,0 +1,73 @@
+"""Prefetcher: batches composed ahead of the consumer, in a thread."""
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Plan = TypeVar("Plan")
+Batch = TypeVar("Batch")
+
+
+class Prefetcher(Generic[Plan, Batch]):
+    """Compose up to ``depth`` batches ahead in one background thread, in order.
+
+    Plans are made on the consumer's thread, because the inner iterator and the user's samplers live there; only what
+    follows, transfer, drawing and transforming, runs beside the consumer. No more than ``depth + 1`` batches are held.
+
+    Args:
+        plan: returns the next plan, or raises ``StopIteration`` at the end of the pass.
+        compose: makes a batch of a plan.
+        depth: how many batches ahead; 0 composes on the consumer's thread and starts none.
+    """
+
+    def __init__(self, plan: Callable[[], Plan], compose: Callable[[Plan], Batch], *, depth: int) -> None:
+        self._plan, self._compose, self._depth = plan, compose, depth
+        self._pending: deque[Future[tuple[Plan, Batch]]] = deque()
+        self._exhausted = False
+        self._executor: ThreadPoolExecutor | None = None
+
+    def next(self) -> tuple[Plan, Batch]:
+        """Return the next plan and its batch.
+
+        Raises:
+            StopIteration: the pass is over.
+            Exception: whatever planning or composing this batch raised; the next call goes on behind it.
+        """
+        if self._depth == 0:
+            return self._finish(self._plan())
+        # Two plans a call at the most: the lead grows step by step, and the first batch does not wait for all of it.
+        for _ in range(2):
+            if not self._exhausted and len(self._pending) <= self._depth:
+                self._submit()
+        if not self._pending:
+            raise StopIteration
+        return self._pending.popleft().result()
+
+    def _submit(self) -> None:
+        try:
+            plan = self._plan()
+        except StopIteration:
+            self._exhausted = True
+        except Exception as error:
+            # Held back until the batches before it are delivered.
+            failed: Future[tuple[Plan, Batch]] = Future()
+            failed.set_exception(error)
+            self._pending.append(failed)
+        else:
+            self._pending.append(self._thread().submit(self._finish, plan))
+
+    def _finish(self, plan: Plan) -> tuple[Plan, Batch]:
+        try:
+            return plan, self._compose(plan)
+        except StopIteration as error:
+            # From a user's transform it would look like the end of the pass.
+            raise RuntimeError("the transform or synthesizer raised StopIteration") from error
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="torchaug_gen")
+            # The thread ends with the prefetcher, also where a pass is broken off.
+            weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
+        return self._executor

@@ -1,0 +1,277 @@
+"""Source: turns the inner loader's batches into plans, for each of the three ways of mixing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchaug_gen import batch as batches
+from torchaug_gen import rng
+from torchaug_gen.augment.program import Key
+from torchaug_gen.batch import Fields
+from torchaug_gen.loading.plan import Plan
+from torchaug_gen.loading.settings import Settings
+from torchaug_gen.mixing import LabelSource, Split, Tally, synthetic_rows
+from torchaug_gen.ranks import Share
+from torchaug_gen.synthesis.synthesizer import RANGE_TOLERANCE
+
+
+class Source:
+    """Plans the batches of one pass, on the consumer's thread.
+
+    Args:
+        inner: the inner loader's iterator.
+        settings: the loader's settings.
+        epoch: the epoch of the pass.
+        rank: this process among those that share the epoch.
+        batch_size: items in a mixed batch; 0 where batches are not regrouped.
+        regrouped: whether the inner loader already delivers the real items of one mixed batch at a time.
+        drop_last: whether a short last batch is dropped.
+    """
+
+    def __init__(
+        self,
+        inner: Iterator[Any],
+        settings: Settings,
+        *,
+        epoch: int,
+        rank: Share,
+        batch_size: int,
+        regrouped: bool,
+        drop_last: bool,
+    ) -> None:
+        self.inner = inner
+        self._settings = settings
+        self._epoch, self._rank = epoch, rank
+        self._batch_size, self._drop_last = batch_size, drop_last
+        self._step = 0
+        self._tally = Tally()
+        self._real_seen = 0
+        self._fields: Fields | None = None
+        self._label_source: LabelSource | None = None
+        # Real rows that wait for their batch: a whole inner batch when regrouped, the carried rows else.
+        self._held: Any = None
+        self._ended = False
+        ways = {
+            "rebatch": self._regrouped if regrouped else self._carried,
+            "extend": self._extended,
+            "replace": self._replaced,
+        }
+        self._next = ways[settings.mixing] if settings.mixes else self._whole
+
+    def next(self) -> Plan:
+        """Return the next plan.
+
+        Raises:
+            StopIteration: the inner loader has ended.
+            ValueError: a batch that cannot be mixed or transformed; says what was expected and what came.
+        """
+        return self._next()
+
+    def _whole(self) -> Plan:
+        batch, n = self._pull()
+        return self._plan(batch, Split(n, 0))
+
+    def _extended(self) -> Plan:
+        batch, n = self._pull()
+        return self._plan(batch, self._tally.extend(self._settings.fraction, n))
+
+    def _replaced(self) -> Plan:
+        batch, n = self._pull()
+        split = self._tally.split(self._settings.fraction, n)
+        rows = synthetic_rows(n, split.synthetic, shift=self._epoch + self._step)
+        replaced = None
+        if self._labels_of(batch) is not None:
+            replaced = self._classes(batch)[rows]
+        return self._plan(self._take(batch, n, (~rows).nonzero()[:, 0]), split, rows=rows, labels=replaced)
+
+    def _regrouped(self) -> Plan:
+        expected = self._tally.split(self._settings.fraction, self._batch_size)
+        if self._held is None:
+            try:
+                self._held = self._pull()
+            except StopIteration:
+                raise
+            except Exception:
+                # The lost batch counts, so that those behind it stay in step with the indices already handed out.
+                while expected.real == 0:
+                    self._advance(expected)
+                    expected = self._tally.split(self._settings.fraction, self._batch_size)
+                self._advance(expected)
+                raise
+        batch, n = self._held
+        if expected.real == 0:
+            return self._plan(self._take(batch, n, torch.empty(0, dtype=torch.int64)), expected)
+        self._held = None
+        # Fewer rows come with the short last batch, or from a collate_fn that leaves items out.
+        return self._plan(batch, expected if n == expected.real else self._tally.extend(self._settings.fraction, n))
+
+    def _carried(self) -> Plan:
+        split = self._tally.split(self._settings.fraction, self._batch_size)
+        # One row at least, since a batch is delivered only while there are real items left.
+        while not self._ended and (self._held is None or self._held[1] < max(split.real, 1)):
+            self._carry()
+        if self._held is None:
+            raise StopIteration
+        batch, n = self._held
+        if n < split.real:
+            if self._drop_last:
+                raise StopIteration
+            split = self._tally.extend(self._settings.fraction, n)
+        rows = torch.arange(n)
+        self._held = (self._take(batch, n, rows[split.real :]), n - split.real) if n > split.real else None
+        return self._plan(self._take(batch, n, rows[: split.real]), split)
+
+    def _carry(self) -> None:
+        """Add the next inner batch to the carried rows."""
+        try:
+            batch, n = self._pull()
+        except StopIteration:
+            self._ended = True
+            return
+        for path, value in batches.columns(batch, n):
+            if not batches.is_column(value, n):
+                raise ValueError(
+                    f"field {batches.show(path)} cannot be split between batches, since it has not one entry for each of "
+                    f'the {n} images; use mixing="extend", which keeps batches whole'
+                )
+        if self._held is not None:
+            held, carried = self._held
+            values = dict(batches.columns(batch, n))
+            joined = {
+                path: batches.concatenate((value, values[path])) for path, value in batches.columns(held, carried)
+            }
+            batch, n = batches.replace(held, joined), carried + n
+        self._held = (batch, n)
+
+    def _pull(self) -> tuple[Any, int]:
+        """Return the inner loader's next batch and its number of items, checked."""
+        batch = next(self.inner)
+        if self._fields is None:
+            self._fields = batches.find_fields(batch, self._settings.fields)
+            self._check_fields(batch, self._fields)
+        images = batches.get(batch, self._fields.images)
+        batches.assert_images(images, self._fields.images)
+        if self._settings.mixes:
+            self._check_real(images)
+        return batch, batches.count(images)
+
+    def _plan(self, batch: Any, split: Split, *, rows: Tensor | None = None, labels: Tensor | None = None) -> Plan:
+        first = self._tally.synthetic
+        positions = (torch.arange(split.synthetic) + first) * self._rank.count + self._rank.index
+        plan = Plan(
+            batch=batch,
+            fields=self._known_fields,
+            synthetic_rows=synthetic_rows(sum(split), split.synthetic) if rows is None else rows,
+            labels=self._choose(batch, positions, labels),
+            positions=positions,
+            key=Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index),
+        )
+        self._advance(split)
+        return plan
+
+    @property
+    def _known_fields(self) -> Fields:
+        if self._fields is None:
+            raise RuntimeError("fields are known only once a batch was seen")
+        return self._fields
+
+    def _advance(self, split: Split) -> None:
+        self._tally = self._tally.after(self._settings.fraction, split)
+        self._real_seen += split.real
+        self._step += 1
+
+    def _take(self, batch: Any, n: int, rows: Tensor) -> Any:
+        """Return the batch with only these rows in every column."""
+        values = {
+            path: batches.take(value, rows)
+            for path, value in batches.columns(batch, n)
+            if batches.is_column(value, n)
+        }
+        return batches.replace(batch, values)
+
+    def _choose(self, batch: Any, positions: Tensor, fixed: Tensor | None) -> Tensor | None:
+        """Return the classes to draw: those of the replaced rows, or what the label policy says."""
+        num_classes = getattr(self._settings.synthesizer, "num_classes", None)
+        if not self._settings.mixes or num_classes is None:
+            return None
+        if fixed is not None:
+            return fixed
+        if self._label_source is None:
+            self._label_source = LabelSource(
+                self._settings.labels, num_classes, seed=self._settings.seed, epoch=self._epoch
+            )
+        real = self._classes(batch) if self._labels_of(batch) is not None else torch.empty(0, dtype=torch.int64)
+        return self._label_source.draw(real, positions)
+
+    def _labels_of(self, batch: Any) -> Any:
+        path = self._known_fields.labels
+        return None if path is None else batches.get(batch, path)
+
+    def _classes(self, batch: Any) -> Tensor:
+        """Return the real rows' classes, ``(R,)`` int64 on the CPU; of probabilities one class each is drawn."""
+        labels = torch.as_tensor(self._labels_of(batch)).cpu()
+        num_classes = self._settings.synthesizer.num_classes
+        if labels.ndim == 2:
+            if labels.shape[1] != num_classes:
+                raise ValueError(
+                    f"real labels have {labels.shape[1]} classes, but the synthesizer has {num_classes}"
+                )
+            if not len(labels):
+                return torch.empty(0, dtype=torch.int64)
+            positions = (torch.arange(len(labels)) + self._real_seen) * self._rank.count + self._rank.index
+            draws = rng.uniform(self._settings.seed, "loader.soft_labels", self._epoch, positions)
+            return (draws[:, None] >= labels.float().cumsum(1)).sum(1).clamp(max=num_classes - 1)
+        labels = labels.to(torch.int64)
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise ValueError(
+                f"real labels must be among the synthesizer's {num_classes} classes, 0..{num_classes - 1}, "
+                f"got {int(labels.min())}..{int(labels.max())}"
+            )
+        return labels
+
+    def _check_fields(self, batch: Any, fields: Fields) -> None:
+        """Raise where the batch has fields that the transform or the synthesizer cannot serve."""
+        if fields.targets and self._settings.program.stages:
+            raise ValueError(
+                f"transform moves images, but would leave {_listed(fields)} where they are: transform them together in "
+                'the dataset, or deny the field, as in fields={"masks": None}, where nothing is moved'
+            )
+        if not self._settings.mixes:
+            return
+        unserved = [role for role, path in fields.targets.items() if path not in fields.fill]
+        if unserved:
+            raise ValueError(
+                f"the batch has {_listed(fields)}, but the synthesizer returns none: synthetic rows cannot have them"
+            )
+        if fields.labels is not None and getattr(self._settings.synthesizer, "num_classes", None) is None:
+            raise ValueError(
+                f"the batch has labels at {batches.show(fields.labels)}, but the synthesizer has no classes: give it "
+                'num_classes, or deny labels with fields={"labels": None}'
+            )
+        n = batches.count(batches.get(batch, fields.images))
+        roles = {fields.images, fields.labels, *fields.targets.values()}
+        for path, value in batches.columns(batch, n):
+            if path not in roles and path not in fields.fill and batches.is_column(value, n):
+                raise ValueError(
+                    f"synthetic rows have no value for field {batches.show(path)}: give one with "
+                    f"fields={{'fill': {{{path[0] if len(path) == 1 else path!r}: ...}}}}"
+                )
+
+    def _check_real(self, images: batches.Images) -> None:
+        shape = getattr(self._settings.synthesizer, "image_shape", None)
+        for part in [images] if isinstance(images, Tensor) else images:
+            if shape is not None and part.shape[-3] != shape[0]:
+                raise ValueError(f"real images have {part.shape[-3]} channels, but synthetic ones have {shape[0]}")
+            if part.is_floating_point() and part.numel():
+                low, high = part.amin(), part.amax()
+                if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+                    raise ValueError(
+                        f"real images must be in [0, 1] to be mixed with synthetic ones, got {low:.3g}..{high:.3g}: if "
+                        "they are already normalised, move Normalize from the dataset into transform"
+                    )
+
+
+def _listed(fields: Fields) -> str:
+    return ", ".join(f"{role} at {batches.show(path)}" for role, path in fields.targets.items())

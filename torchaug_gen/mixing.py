@@ -1,0 +1,188 @@
+"""How many synthetic items, of which class, in which rows: pure functions, no tensors moved.
+
+Fractions are exact rationals. With fraction f_t and n_t items in batch t, the synthetic items of an epoch after t batches
+are ``ceil(f_1·n_1 + … + f_t·n_t)``: within one item of the target after every batch, where rounding each batch by
+itself would drift.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchaug_gen import rng
+
+MIXINGS = ("rebatch", "extend", "replace")
+
+FractionOfStep = Callable[[int], Fraction]
+
+
+def as_fraction(value: Any) -> Fraction:
+    """Return a synthetic fraction as the rational that its shortest decimal form names: 0.1 is 1/10.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: outside [0, 1).
+    """
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"synthetic_fraction must be a number in [0, 1), got {value!r}")
+    number = float(value)
+    if not 0 <= number < 1:  # also false for NaN
+        raise ValueError(f"synthetic_fraction must be in [0, 1), got {value}")
+    return value if isinstance(value, Fraction) else Fraction(repr(number))
+
+
+class Split(NamedTuple):
+    """A batch's real and synthetic items."""
+
+    real: int
+    synthetic: int
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What an epoch has delivered: the exact synthetic target so far and the synthetic items that met it."""
+
+    target: Fraction = Fraction(0)
+    synthetic: int = 0
+
+    def split(self, fraction: Fraction, items: int) -> Split:
+        """Return how a batch of ``items`` divides."""
+        synthetic = math.ceil(self.target + fraction * items) - self.synthetic
+        return Split(items - synthetic, synthetic)
+
+    def extend(self, fraction: Fraction, real: int) -> Split:
+        """Return the smallest batch that holds ``real`` real items and keeps the count exact."""
+        # items - (ceil(target + f·items) - synthetic) = real, solved for the smallest number of items.
+        items = math.ceil((real - self.synthetic + self.target) / (1 - fraction))
+        return Split(real, max(items, real) - real)
+
+    def after(self, fraction: Fraction, split: Split) -> "Tally":
+        """Return the tally once a batch is delivered."""
+        return replace(
+            self, target=self.target + fraction * sum(split), synthetic=self.synthetic + split.synthetic
+        )
+
+
+def rebatch(tally: Tally, fraction: Fraction, batch_size: int, real_left: int) -> Split:
+    """Return how the next batch of ``batch_size`` divides, or the short last one where real items run out."""
+    split = tally.split(fraction, batch_size)
+    return split if split.real <= real_left else tally.extend(fraction, real_left)
+
+
+def rebatch_splits(real: int, batch_size: int, fraction: FractionOfStep, *, drop_last: bool) -> Iterator[Split]:
+    """Yield how each batch of an epoch with ``real`` real items divides."""
+    tally, step = Tally(), 0
+    while real > 0:
+        split = rebatch(tally, fraction(step), batch_size, real)
+        if drop_last and sum(split) < batch_size:
+            return
+        yield split
+        tally, real, step = tally.after(fraction(step), split), real - split.real, step + 1
+
+
+def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
+    """Return which rows of a batch of ``n`` are synthetic, spread evenly, as an ``(n,)`` bool tensor.
+
+    Row i is synthetic where ``floor((i+1)·s/n) > floor(i·s/n)``; ``shift`` turns the pattern by that many rows.
+    """
+    if n == 0:
+        return torch.zeros(0, dtype=torch.bool)
+    rows = (torch.arange(n) + shift) % n
+    return ((rows + 1) * synthetic).div(n, rounding_mode="floor") > (rows * synthetic).div(n, rounding_mode="floor")
+
+
+class LabelSource:
+    """Chooses the classes of synthetic items for one epoch.
+
+    Args:
+        policy: ``"match"`` draws from the labels of the batch's real rows, or the latest before them; ``"balance"``
+            gives each item the class that the epoch has seen least of, real and synthetic together, the lowest index
+            first; ``(K,)`` weights draw each class with that probability; a callable gets ``(real_labels, positions)``,
+            int64 tensors, and returns one class per position.
+        num_classes: K.
+        seed: the loader's seed.
+        epoch: the epoch.
+    """
+
+    def __init__(self, policy: Any, num_classes: int, *, seed: int, epoch: int) -> None:
+        self._policy = check_policy(policy, num_classes)
+        self._num_classes = num_classes
+        self._seed, self._epoch = seed, epoch
+        self._latest = torch.empty(0, dtype=torch.int64)
+        self.seen = torch.zeros(num_classes, dtype=torch.int64)
+
+    def draw(self, real: Tensor, positions: Tensor) -> Tensor:
+        """Return the class of each synthetic item of a batch.
+
+        Args:
+            real: ``(R,)`` int64 classes of the batch's real rows, on the CPU.
+            positions: ``(S,)`` int64 positions of its synthetic items.
+
+        Raises:
+            ValueError: a callable that returns something else than S classes in 0..K-1.
+        """
+        if len(real):
+            self._latest = real
+        self.seen += torch.bincount(real, minlength=self._num_classes)
+        if not len(positions):
+            return torch.empty(0, dtype=torch.int64)
+        if callable(self._policy):
+            labels = self._checked(self._policy(real, positions), len(positions))
+        elif isinstance(self._policy, Tensor):
+            labels = self._weighted(self._policy, positions)
+        elif self._policy == "balance":
+            return self._balanced(len(positions))
+        else:
+            labels = self._matched(positions)
+        self.seen += torch.bincount(labels, minlength=self._num_classes)
+        return labels
+
+    def _matched(self, positions: Tensor) -> Tensor:
+        # Before the first real row there is nothing to match, so every class is as good.
+        pool = self._latest if len(self._latest) else torch.arange(self._num_classes)
+        return pool[rng.integers(self._seed, "loader.labels", self._epoch, positions, high=len(pool))]
+
+    def _weighted(self, weights: Tensor, positions: Tensor) -> Tensor:
+        draws = rng.uniform(self._seed, "loader.labels", self._epoch, positions, dtype=torch.float64)
+        return torch.searchsorted(weights.cumsum(0)[:-1].contiguous(), draws, right=True)
+
+    def _balanced(self, n: int) -> Tensor:
+        labels = torch.empty(n, dtype=torch.int64)
+        for item in range(n):
+            labels[item] = self.seen.argmin()
+            self.seen[labels[item]] += 1
+        return labels
+
+    def _checked(self, labels: Any, n: int) -> Tensor:
+        labels = torch.as_tensor(labels).cpu()
+        if labels.shape != (n,) or labels.is_floating_point():
+            raise ValueError(
+                f"labels= must return {n} class indices, got shape {tuple(labels.shape)} of {labels.dtype}"
+            )
+        if labels.min() < 0 or labels.max() >= self._num_classes:
+            raise ValueError(f"labels= must return classes in 0..{self._num_classes - 1}, got {labels.tolist()}")
+        return labels.to(torch.int64)
+
+
+def check_policy(policy: Any, num_classes: int | None = None) -> Any:
+    """Return a label policy with weights as a float64 tensor that sums to 1.
+
+    Raises:
+        ValueError: an unknown name, or weights that are negative, all zero, or not one per class.
+    """
+    if callable(policy) or (isinstance(policy, str) and policy in ("match", "balance")):
+        return policy
+    expected = 'labels must be "match", "balance", one weight per class, or a callable'
+    if isinstance(policy, str) or policy is None:
+        raise ValueError(f"{expected}, got {policy!r}")
+    weights = torch.as_tensor(policy, dtype=torch.float64)
+    if weights.ndim != 1 or not len(weights) or not weights.isfinite().all() or weights.min() < 0 or weights.sum() == 0:
+        raise ValueError(f"{expected}; weights must be (K,), finite, not negative, not all zero, got {policy!r}")
+    if num_classes is not None and len(weights) != num_classes:
+        raise ValueError(f"labels has {len(weights)} weights, but the synthesizer has {num_classes} classes")
+    return weights / weights.sum()
