@@ -23,7 +23,20 @@ ROLES = ("images", "labels", *TARGETS)
 
 # What a field is usually called, by its role.
 _NAMES = {
-    "images": {"image", "images", "img", "imgs", "input", "inputs", "pixel_values", "x", "jpg", "jpeg", "png", "webp"},
+    "images": {
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "input",
+        "inputs",
+        "pixel_values",
+        "x",
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+    },
     "labels": {"label", "labels", "target", "targets", "class", "classes", "cls", "y"},
     "masks": {"mask", "masks", "segmentation", "segmentation_mask", "pixel_mask"},
     "boxes": {"box", "boxes", "bbox", "bboxes"},
@@ -62,7 +75,9 @@ def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
     for path in (*named.values(), *fill):
         if path is not None and not _exists(batch, path):
             raise ValueError(f"fields names {show(path)}, but the batch has only {describe(batch)}")
-    images = named["images"] if named.get("images") is not None else _find_images(batch)
+    images = named.get("images")
+    if images is None:
+        images = _find_images(batch)
     assert_images(get(batch, images), images)
     leaves = dict(columns(batch, count(get(batch, images))))
     roles = {role: path for role in ROLES[1:] if (path := named.get(role, _find(role, leaves, images))) is not None}
@@ -310,7 +325,7 @@ def _assign(container: Any, values: Mapping[Key, Any]) -> Any:
     if not values:
         return container
     if hasattr(container, "_fields"):
-        return container._replace(**values)
+        return container._replace(**{str(key): value for key, value in values.items()})
     if isinstance(container, tuple):
         return type(container)([values.get(index, item) for index, item in enumerate(container)])
     if isinstance(container, Mapping) and not isinstance(container, MutableMapping):

@@ -1,8 +1,8 @@
 """How many synthetic items, of which class, in which rows: pure functions, no tensors moved.
 
-Fractions are exact rationals. With fraction f_t and n_t items in batch t, the synthetic items of an epoch after t batches
-are ``ceil(f_1·n_1 + … + f_t·n_t)``: within one item of the target after every batch, where rounding each batch by
-itself would drift.
+Fractions are exact rationals. With fraction f_t and n_t items in batch t, the synthetic items of an epoch after t
+batches are ``ceil(f_1·n_1 + … + f_t·n_t)``: within one item of the target after every batch, where rounding each
+batch by itself would drift.
 """
 
 import math
@@ -63,9 +63,7 @@ class Tally:
 
     def after(self, fraction: Fraction, split: Split) -> "Tally":
         """Return the tally once a batch is delivered."""
-        return replace(
-            self, target=self.target + fraction * sum(split), synthetic=self.synthetic + split.synthetic
-        )
+        return replace(self, target=self.target + fraction * sum(split), synthetic=self.synthetic + split.synthetic)
 
 
 def rebatch(tally: Tally, fraction: Fraction, batch_size: int, real_left: int) -> Split:
@@ -93,7 +91,8 @@ def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
     if n == 0:
         return torch.zeros(0, dtype=torch.bool)
     rows = (torch.arange(n) + shift) % n
-    return ((rows + 1) * synthetic).div(n, rounding_mode="floor") > (rows * synthetic).div(n, rounding_mode="floor")
+    turned: Tensor = (rows + 1) * synthetic // n > rows * synthetic // n
+    return turned
 
 
 class LabelSource:

@@ -1,13 +1,14 @@
 """Which of how many processes this is."""
 
 import os
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch.distributed as dist
 from torch.utils.data import get_worker_info
 
 
-class Share(NamedTuple):
+@dataclass(frozen=True)
+class Share:
     """One of ``count`` equal parties, numbered from 0."""
 
     index: int

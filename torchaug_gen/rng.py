@@ -84,7 +84,7 @@ def uniform(
         # 24 bits fit a float32 exactly, so neither the cast nor the product rounds.
         numbers = (words >> 8).to(torch.float32) * 2.0**-24
     elif dtype is torch.float64:
-        high, low = _words(seed, stream, epoch, positions, 2 * count).unflatten(-1, (count, 2)).unbind(-1)
+        high, low = _pairs(seed, stream, epoch, positions, count).unbind(-1)
         numbers = ((high << 21) | (low >> 11)).to(torch.float64) * 2.0**-53
     else:
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
@@ -112,7 +112,7 @@ def normal(
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
     count = math.prod(size)
     pairs = (count + 1) // 2
-    words = _words(seed, stream, epoch, positions, 2 * pairs).unflatten(-1, (pairs, 2)).to(torch.float64)
+    words = _pairs(seed, stream, epoch, positions, pairs).to(torch.float64)
     radius = torch.sqrt(-2.0 * torch.log((words[..., 0] + 1.0) * 2.0**-32))
     angle = words[..., 1] * (2.0 * math.pi * 2.0**-32)
     numbers = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1).flatten(-2)
@@ -135,7 +135,11 @@ def integers(
     more likely than another by more than a part in 2³².
 
     Args:
-        seed: see :func:`uniform`, as are ``stream``, ``epoch``, ``positions`` and ``size``.
+        seed: see :func:`uniform`.
+        stream: see :func:`uniform`.
+        epoch: see :func:`uniform`.
+        positions: see :func:`uniform`.
+        size: see :func:`uniform`.
         high: one above the largest integer; ``0 < high - low ≤ 2³²``.
         low: the smallest integer.
 
@@ -149,7 +153,7 @@ def integers(
     if not 0 < width <= 1 << 32:
         raise ValueError(f"high - low must be in 1..2**32, got low={low}, high={high}")
     count = math.prod(size)
-    most, least = _words(seed, stream, epoch, positions, 2 * count).unflatten(-1, (count, 2)).unbind(-1)
+    most, least = _pairs(seed, stream, epoch, positions, count).unbind(-1)
     # floor((most·2³² + least)·width / 2⁶⁴) in two 64-bit steps; shifts are masked because int64 is signed.
     carry = ((least * width) >> 32) & _WORD
     numbers = ((most * width + carry) >> 32) & _WORD
@@ -162,7 +166,9 @@ def permutation(
     """Return a random order of ``range(n)``, the same on every device.
 
     Args:
-        seed: see :func:`uniform`, as are ``stream`` and ``epoch``.
+        seed: see :func:`uniform`.
+        stream: see :func:`uniform`.
+        epoch: see :func:`uniform`.
         n: how many items, ≥ 0.
         position: tells permutations of one stream and epoch apart.
         device: where the result lies.
@@ -176,7 +182,7 @@ def permutation(
     if n < 0:
         raise ValueError(f"n must be at least 0, got {n}")
     where = torch.tensor([position], dtype=torch.int64, device=device)
-    most, least = _words(seed, stream, epoch, where, 2 * n).reshape(n, 2).unbind(-1)
+    most, least = _pairs(seed, stream, epoch, where, n)[0].unbind(-1)
     # 63-bit sort keys: a tie has odds of n²/2⁶⁴, and a stable sort settles it alike everywhere.
     return torch.sort((most << 31) | (least >> 1), stable=True).indices
 
@@ -210,6 +216,12 @@ def _key(seed: int, stream: str) -> tuple[int, int]:
         (seed & _WORD, seed >> 32),
     )
     return int(block[0]), int(block[1])
+
+
+def _pairs(seed: int, stream: str, epoch: int, positions: Positions, count: int) -> Tensor:
+    """Return ``(N, count, 2)`` random words."""
+    words = _words(seed, stream, epoch, positions, 2 * count)
+    return words.reshape(len(words), count, 2)
 
 
 def _words(seed: int, stream: str, epoch: int, positions: Positions, count: int) -> Tensor:

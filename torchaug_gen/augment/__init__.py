@@ -1,0 +1,1 @@
+"""The fused engine: transforms compiled to programs, and what runs them."""

@@ -85,7 +85,9 @@ def soft_labels(labels: Tensor, num_classes: int | None) -> Tensor:
     if labels.ndim == 2:
         return labels
     if num_classes is None:
-        raise ValueError("labels that are class indices can be blended only where num_classes is known: MixUp(num_classes=...)")
+        raise ValueError(
+            "labels that are class indices can be blended only where num_classes is known: MixUp(num_classes=...)"
+        )
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise ValueError(f"labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
     return F.one_hot(labels.to(torch.int64), num_classes).float()

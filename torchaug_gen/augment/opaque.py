@@ -57,4 +57,5 @@ class OpaqueStage:
                 f"transform {self.name} must return images ({len(images)}, C, H, W), uint8 or floating, got {got}"
             )
         # tv_tensors and other subclasses end here: what is delivered is a plain tensor.
-        return result.as_subclass(Tensor)
+        plain: Tensor = result.as_subclass(Tensor)
+        return plain

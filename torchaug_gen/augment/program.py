@@ -123,20 +123,14 @@ def _stack(images: Images) -> Images:
 def _join(parts: list[Rows]) -> list[Rows]:
     """Return the parts as one where all images agree in size and dtype, in the order of their rows."""
     parts = [part._replace(images=_stack(part.images)) for part in parts if len(part.rows)]
-    if len(parts) < 2 or len({_layout(part.images) for part in parts}) != 1:
+    tensors = [part.images for part in parts if isinstance(part.images, Tensor)]
+    if len(parts) < 2 or len(tensors) < len(parts) or len({(t.shape[1:], t.dtype) for t in tensors}) != 1:
         return parts
-    first = parts[0].images
-    if not isinstance(first, Tensor):
-        return parts
-    n = sum(len(part.rows) for part in parts)
-    joined = first.new_empty(n, *first.shape[1:])
-    for part in parts:
-        joined[part.rows.to(joined.device)] = part.images  # type: ignore[call-overload]
+    n = sum(map(len, tensors))
+    joined = tensors[0].new_empty(n, *tensors[0].shape[1:])
+    for part, images in zip(parts, tensors, strict=True):
+        joined[part.rows.to(joined.device)] = images
     return [Rows(joined, torch.arange(n))]
-
-
-def _layout(images: Images) -> Any:
-    return (images.shape[1:], images.dtype) if isinstance(images, Tensor) else id(images)
 
 
 def _only(parts: list[Rows]) -> Images:

@@ -1,0 +1,1 @@
+"""Whether synthetic images help, with evidence."""

@@ -1,0 +1,1 @@
+"""The loader that users wrap around theirs."""

@@ -31,8 +31,8 @@ class Pass:
     def __next__(self) -> Any:
         if self.superseded:
             raise RuntimeError(
-                "this pass has ended: a newer pass over the loader took over its persistent workers; use two loaders to "
-                "iterate twice at a time"
+                "this pass has ended: a newer pass over the loader took over its persistent workers; use two loaders "
+                "to iterate twice at a time"
             )
         if self._prefetcher is None:
             self._inner, self._prefetcher = self._loader._begin(self)

@@ -20,8 +20,8 @@ class Epochs:
             getattr(batch_sampler, "sampler", None),
             getattr(loader, "dataset", None),
         )
-        unique = {id(part): part for part in parts if callable(getattr(part, "set_epoch", None))}
-        self._listeners = list(unique.values())
+        unique: dict[int, Any] = {id(part): part for part in parts if callable(getattr(part, "set_epoch", None))}
+        self._listeners: list[Any] = list(unique.values())
         self._told = 0
         self._next = 0
 

@@ -3,7 +3,6 @@
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from torchaug_gen import mixing as rules
 from torchaug_gen import rng
+from torchaug_gen.datasets import check_class_count
 from torchaug_gen.loading import order
 from torchaug_gen.loading.composer import Composer
 from torchaug_gen.loading.epoch_pass import Pass
@@ -51,8 +51,8 @@ class AugmentedLoader(Generic[Batch]):
         synthetic_fraction: synthetic items / all items delivered, in [0, 1). After every batch of an epoch the
             synthetic items are the ceiling of the exact target.
         mixing: ``"rebatch"``: every batch holds as many items as the inner loader's, the fraction of them synthetic; no
-            real item is lost, and the epoch is longer. ``"extend"``: every inner batch of B items is delivered whole and
-            grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real items
+            real item is lost, and the epoch is longer. ``"extend"``: every inner batch of B items is delivered whole
+            and grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real items
             are NOT delivered in this epoch (others are replaced in the next); the new item takes the old one's label.
         labels: which classes to draw: ``"match"`` those of the batch's real rows, ``"balance"`` what the epoch has
             seen least of, ``(K,)`` weights, or a callable ``(real_labels, positions) -> labels``.
@@ -76,8 +76,8 @@ class AugmentedLoader(Generic[Batch]):
         stats: what was delivered so far.
 
     Raises:
-        ValueError: an argument out of range; at the first ``next``, a batch that cannot be mixed or transformed, an empty
-            loader, or use in an evaluation.
+        ValueError: an argument out of range; at the first ``next``, a batch that cannot be mixed or transformed, an
+            empty loader, or use in an evaluation.
         TypeError: an argument of the wrong type; ``len`` of a loader whose length is unknown.
 
     Example:
@@ -108,10 +108,10 @@ class AugmentedLoader(Generic[Batch]):
         seed: int | None = None,
         allow_eval: bool = False,
     ) -> None:
-        if not hasattr(loader, "__iter__"):
+        if not isinstance(loader, Iterable):
             raise TypeError(f"loader must be iterable over batches, got {type(loader).__name__}")
-        self.loader = loader
         self.stats = Stats()
+        self.loader = loader
         self._settings = check_settings(
             transform,
             synthesizer=synthesizer,
@@ -167,8 +167,12 @@ class AugmentedLoader(Generic[Batch]):
     def _prepare(self) -> None:
         """Make the loader that is iterated in the user's stead: the same, but with its order from the seed."""
         settings, loader = self._settings, self.loader
+        if settings.mixes:
+            check_class_count(getattr(loader, "dataset", None), settings.synthesizer)
         if getattr(loader, "in_order", True) is False:
-            raise ValueError("in_order=False delivers batches by chance: positions, and with them seeds, need in_order=True")
+            raise ValueError(
+                "in_order=False delivers batches by chance: positions, and with them seeds, need in_order=True"
+            )
         regroups = settings.mixes and settings.mixing == "rebatch"
         if regroups and self._batch_size < 1:
             raise ValueError(
@@ -179,7 +183,7 @@ class AugmentedLoader(Generic[Batch]):
             return
         regroup = None
         if regroups and order.is_map_style(loader):
-            regroup = partial(self._regroup)
+            regroup = self._regroup
         if not isinstance(loader.dataset, torch.utils.data.IterableDataset):
             sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
             self._order = order.SeededOrder(sampler, seed=settings.seed, regroup=regroup)
@@ -209,9 +213,7 @@ class AugmentedLoader(Generic[Batch]):
         return inner, Prefetcher(source.next, Composer(settings, device=self._device()), depth=settings.prefetch)
 
     def _regroup(self, batches: Iterator[Any], epoch: int) -> Iterator[list[int]]:
-        return order.regroup(
-            batches, batch_size=self._batch_size, fraction=self._fraction, drop_last=self._drop_last
-        )
+        return order.regroup(batches, batch_size=self._batch_size, fraction=self._fraction, drop_last=self._drop_last)
 
     def _fraction(self, step: int) -> Fraction:
         return self._settings.fraction
@@ -233,7 +235,11 @@ class AugmentedLoader(Generic[Batch]):
     def _rank(self) -> Share:
         """Return this rank as the distributed sampler counts it, else as the process group does."""
         batch_sampler = getattr(self.loader, "batch_sampler", None)
-        for part in (getattr(self.loader, "sampler", None), getattr(batch_sampler, "sampler", None), batch_sampler):
+        for part in (
+            getattr(self.loader, "sampler", None),
+            getattr(batch_sampler, "sampler", None),
+            batch_sampler,
+        ):
             index, count = getattr(part, "rank", None), getattr(part, "num_replicas", None)
             if isinstance(index, int) and isinstance(count, int):
                 return Share(index, count)

@@ -1,4 +1,4 @@
-"""The order in which a DataLoader's indices come: from a seed, regrouped for mixing, without changing the user's loader."""
+"""The order of a DataLoader's indices: from a seed, regrouped for mixing, the user's loader left as it is."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -109,14 +109,15 @@ def real_items(loader: Any) -> int:
     Raises:
         TypeError: the loader does not tell.
     """
-    batch_size, drop_last = getattr(loader, "batch_size", None), getattr(loader, "drop_last", False)
     if is_map_style(loader):
-        batches = loader.batch_sampler
-        if type(batches) is not BatchSampler:
+        sampler = loader.batch_sampler
+        if type(sampler) is not BatchSampler:
             raise TypeError("the length of a rebatch over a custom batch_sampler is unknown: its items are not counted")
-        items, batch_size, drop_last = len(batches.sampler), batches.batch_size, batches.drop_last
-    elif isinstance(loader, DataLoader) and not (drop_last and loader.num_workers > 1):
-        items = len(loader.dataset)  # type: ignore[arg-type]
+        sized: Any = sampler.sampler
+        items, batch_size, drop_last = len(sized), sampler.batch_size, sampler.drop_last
+    elif isinstance(loader, DataLoader) and not (loader.drop_last and loader.num_workers > 1):
+        sized = loader.dataset
+        items, batch_size, drop_last = len(sized), loader.batch_size or 1, loader.drop_last
     else:
         raise TypeError(f"the number of items that {type(loader).__name__} delivers is unknown")
     return items // batch_size * batch_size if drop_last else items

@@ -133,8 +133,8 @@ class Source:
         for path, value in batches.columns(batch, n):
             if not batches.is_column(value, n):
                 raise ValueError(
-                    f"field {batches.show(path)} cannot be split between batches, since it has not one entry for each of "
-                    f'the {n} images; use mixing="extend", which keeps batches whole'
+                    f"field {batches.show(path)} cannot be split between batches, since it has not one entry for each "
+                    f'of the {n} images; use mixing="extend", which keeps batches whole'
                 )
         if self._held is not None:
             held, carried = self._held
@@ -185,9 +185,7 @@ class Source:
     def _take(self, batch: Any, n: int, rows: Tensor) -> Any:
         """Return the batch with only these rows in every column."""
         values = {
-            path: batches.take(value, rows)
-            for path, value in batches.columns(batch, n)
-            if batches.is_column(value, n)
+            path: batches.take(value, rows) for path, value in batches.columns(batch, n) if batches.is_column(value, n)
         }
         return batches.replace(batch, values)
 
@@ -215,9 +213,7 @@ class Source:
         num_classes = self._settings.synthesizer.num_classes
         if labels.ndim == 2:
             if labels.shape[1] != num_classes:
-                raise ValueError(
-                    f"real labels have {labels.shape[1]} classes, but the synthesizer has {num_classes}"
-                )
+                raise ValueError(f"real labels have {labels.shape[1]} classes, but the synthesizer has {num_classes}")
             if not len(labels):
                 return torch.empty(0, dtype=torch.int64)
             positions = (torch.arange(len(labels)) + self._real_seen) * self._rank.count + self._rank.index

@@ -1,0 +1,1 @@
+"""Synthesizers: models that draw images, trained here or elsewhere."""

@@ -1,6 +1,7 @@
 """NetworkSynthesizer: images from latent vectors through a network."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -41,9 +42,7 @@ class NetworkSynthesizer(Synthesizer):
     @property
     def device(self) -> torch.device:
         """The device of the network's first parameter or buffer."""
-        tensor = next(self.net.parameters(), None)
-        if tensor is None:
-            tensor = next(self.net.buffers(), None)
+        tensor = next(chain(self.net.parameters(), self.net.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
     def to(self, device: torch.device | str) -> Self:
@@ -60,7 +59,10 @@ class NetworkSynthesizer(Synthesizer):
         for start in range(0, len(positions), self.chunk):
             rows = slice(start, start + self.chunk)
             # Layers that draw noise of their own get it from here, not from the global generator.
-            with torch.inference_mode(), Seeded(rng.derive_seed(seed, "synthesizer.noise", epoch, int(positions[start]))):
+            with (
+                torch.inference_mode(),
+                Seeded(rng.derive_seed(seed, "synthesizer.noise", epoch, int(positions[start]))),
+            ):
                 z = self._pad(latents[rows])
                 chunk = self.net(z) if labels is None else self.net(z, self._pad(labels[rows]))
                 self._check(chunk)

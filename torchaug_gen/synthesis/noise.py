@@ -22,7 +22,12 @@ class NoiseSynthesizer(Synthesizer):
     """
 
     def __init__(
-        self, image_shape: Sequence[int], *, low: float = 0.0, high: float = 1.0, num_classes: int | None = None
+        self,
+        image_shape: Sequence[int],
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        num_classes: int | None = None,
     ) -> None:
         if not 0 <= low <= high <= 1:
             raise ValueError(f"low and high must satisfy 0 <= low <= high <= 1, got {low} and {high}")

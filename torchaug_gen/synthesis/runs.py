@@ -103,7 +103,9 @@ class RunConfig:
 
     def to_json(self) -> bytes:
         """Return the text of ``config.json``."""
-        values = {"format": FORMAT, "version": VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {"format": FORMAT, "version": VERSION} | {
+            f.name: getattr(self, f.name) for f in fields(self)
+        }
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
@@ -116,10 +118,14 @@ class RunConfig:
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f'not a run of this package: "format" must be "{FORMAT}"')
         if (written := values.pop("version", None)) != VERSION:
-            raise ValueError(f"version must be {VERSION}, got {written!r}: load it with the package that wrote it")
+            raise ValueError(
+                f"version must be {VERSION}, got {written!r}: load it with the package that wrote it"
+            )
         if set(values) != (expected := {field.name for field in fields(cls)}):
             raise ValueError(f"the fields must be {sorted(expected)}, got {sorted(values)}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        )
 
 
 def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
@@ -221,7 +227,9 @@ class ExportedNet(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Refuse training: the program was traced in evaluation mode."""
         if mode:
-            raise TypeError("an exported network can only draw images: train the network it was exported from")
+            raise TypeError(
+                "an exported network can only draw images: train the network it was exported from"
+            )
         self.training = False
         return self
 
@@ -315,7 +323,9 @@ def _load_weights(content: bytes, config: RunConfig) -> nn.Module:
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise ValueError(f"{config.architecture} has {name}: {expected.get(name)}, the file {found.get(name)}")
+            raise ValueError(
+                f"{config.architecture} has {name}: {expected.get(name)}, the file {found.get(name)}"
+            )
     net.load_state_dict(tensors, assign=True)
     return net
 

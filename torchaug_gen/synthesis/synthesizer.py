@@ -155,7 +155,11 @@ class Synthesizer(ABC):
 
     @staticmethod
     def load(
-        path: str | Path, *, device: torch.device | str = "cpu", trust: bool = False, sha256: str | None = None
+        path: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        trust: bool = False,
+        sha256: str | None = None,
     ) -> NetworkSynthesizer:
         """Load a run folder that :meth:`save` or training wrote.
 
@@ -229,9 +233,7 @@ def _resolve(
     if labels is not None:
         labels = torch.as_tensor(labels)
         if labels.ndim != 1 or labels.is_floating_point():
-            raise ValueError(
-                f"labels must be (N,) class indices, got shape {tuple(labels.shape)} of {labels.dtype}"
-            )
+            raise ValueError(f"labels must be (N,) class indices, got shape {tuple(labels.shape)} of {labels.dtype}")
         labels = labels.to(torch.int64)
     if positions is not None:
         positions = torch.as_tensor(positions, dtype=torch.int64).reshape(-1).cpu()

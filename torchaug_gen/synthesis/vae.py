@@ -42,8 +42,10 @@ class VaeNet(nn.Module):
         super().__init__()
         channels, height, width_px = image_shape
         if channels < 1 or min(height, width_px) < MIN_SIDE:
-            raise ValueError(f"image_shape must be (channels, height, width) with sides of at least {MIN_SIDE}, "
-                             f"got {tuple(image_shape)}")
+            raise ValueError(
+                f"image_shape must be (channels, height, width) with sides of at least {MIN_SIDE}, "
+                f"got {tuple(image_shape)}"
+            )
         if latent_dim < 1 or width < 1 or (num_classes is not None and num_classes < 1):
             raise ValueError(
                 f"latent_dim, width and num_classes must be at least 1, got {latent_dim}, {width} and {num_classes}"
@@ -79,7 +81,11 @@ class VaeNet(nn.Module):
         return {"width": self.width}
 
     def encode(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.to_code(self._with_label(self.encoder((images * 2 - 1).contiguous(memory_format=torch.channels_last)), labels)).chunk(2, dim=1)
+        mean, log_variance = self.to_code(
+            self._with_label(
+                self.encoder((images * 2 - 1).contiguous(memory_format=torch.channels_last)), labels
+            )
+        ).chunk(2, dim=1)
         return mean, log_variance.clamp(-12, 6)
 
     def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -103,7 +109,9 @@ class VaeNet(nn.Module):
         groups = range(len(self.prior_mean))
         centres = torch.stack([means[rows == k].mean(0) for k in groups])
         spread = means - centres[rows]
-        scatter = [spread[rows == k].T @ spread[rows == k] + variances[rows == k].sum(0).diag() for k in groups]
+        scatter = [
+            spread[rows == k].T @ spread[rows == k] + variances[rows == k].sum(0).diag() for k in groups
+        ]
         counts = [int((rows == k).sum()) for k in groups]
         pooled = torch.stack(scatter).sum(0) / len(means)
         for k in groups:
@@ -121,7 +129,10 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, x: Tensor) -> Tensor:

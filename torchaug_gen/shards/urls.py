@@ -1,0 +1,112 @@
+"""From what a user writes to a list of shards."""
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from glob import glob, has_magic
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+REMOTE = ("http", "https", "gs")
+
+# Two letters at least: one is a Windows drive.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+
+Urls = str | Path | Iterable[str | Path]
+
+
+def scheme(url: str) -> str:
+    """Return the URL's scheme in lower case, empty for a path."""
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else ""
+
+
+def expand(urls: Urls, *, allow_pipe: bool) -> list[str]:
+    """Return the shards that ``urls`` means, local ones as paths that exist.
+
+    Args:
+        urls: a path, a folder (all its ``*.tar``), a glob, a brace pattern such as ``"{000..099}.tar"``, a URL, or
+            several of these. A ``Path`` is taken literally.
+        allow_pipe: allow ``pipe:`` URLs, which run a shell command.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or a glob or folder without a shard.
+        ValueError: an unknown scheme, ``pipe:`` without leave, a shard named twice, or none named at all.
+    """
+    given = [urls] if isinstance(urls, str | Path) else list(urls)
+    shards = [shard for url in given for shard in _expand(url, allow_pipe)]
+    if not shards:
+        raise ValueError("urls must name at least one shard, got none")
+    seen: set[str] = set()
+    for shard in shards:
+        if shard in seen:
+            raise ValueError(f"urls must name each shard once, got {shard} twice")
+        seen.add(shard)
+    return shards
+
+
+def _expand(url: str | Path, allow_pipe: bool) -> list[str]:
+    import braceexpand
+
+    if isinstance(url, Path):
+        return _local(url)
+    if not isinstance(url, str):
+        raise TypeError(f"urls must be strings or paths, got {url!r}")
+    if _exists(url):
+        return _local(Path(url))
+    try:
+        return [shard for one in braceexpand.braceexpand(url) for shard in _resolve(one, allow_pipe)]
+    except braceexpand.UnbalancedBracesError:
+        raise ValueError(f"urls: braces do not match in {url!r}") from None
+
+
+def _resolve(url: str, allow_pipe: bool) -> list[str]:
+    kind = scheme(url)
+    if kind in REMOTE:
+        return [url]
+    if kind == "pipe":
+        if not allow_pipe:
+            raise ValueError(f"urls: {url!r} runs a shell command; pass allow_pipe=True if you trust it")
+        return [url]
+    if kind == "file":
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError(f"urls: file URLs must be absolute, file:///folder/000.tar, got {url!r}")
+        url = url2pathname(parts.path)
+    elif kind:
+        known = ", ".join((*REMOTE, "file", "pipe"))
+        raise ValueError(
+            f"urls: unknown scheme {kind!r} in {url!r}, expected a path or one of {known}; a pipe: command can "
+            "fetch from anywhere, and a path with a colon can be passed as a Path"
+        )
+    if _exists(url) or not has_magic(url):
+        return _local(Path(url))
+    # Path.glob knows no absolute patterns.
+    found = sorted(path for path in glob(url, recursive=True) if Path(path).is_file())  # noqa: PTH207
+    if not found:
+        raise FileNotFoundError(f"urls: no file matches {url!r}")
+    return [_unmistakable(path) for path in found]
+
+
+def _local(path: Path) -> list[str]:
+    if not path.exists():
+        raise FileNotFoundError(f"urls: {str(path)!r} does not exist")
+    if not path.is_dir():
+        return [_unmistakable(str(path))]
+    found = sorted(str(shard) for shard in path.glob("*.tar") if shard.is_file())
+    if not found:
+        raise FileNotFoundError(f"urls: the folder {str(path)!r} holds no *.tar")
+    return [_unmistakable(shard) for shard in found]
+
+
+def _unmistakable(path: str) -> str:
+    """Return a path that nobody takes for a URL, so that no file's name is ever run as a command."""
+    return f"./{path}" if scheme(path) else path
+
+
+def _exists(url: str) -> bool:
+    """Return whether a string without a scheme is an existing path; a long list in braces is too long for one."""
+    with suppress(OSError):
+        return not scheme(url) and Path(url).exists()
+    return False
