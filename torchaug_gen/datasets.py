@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -113,9 +113,7 @@ class MixedDataset(Dataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic items from now on, also in persistent workers; a data set inside is told."""
         self._synthetic.epoch.set(epoch)
-        for part in (self.real, self._synthetic.source):
-            if callable(getattr(part, "set_epoch", None)):
-                part.set_epoch(epoch)
+        _tell(epoch, self.real, self._synthetic.source)
 
     def __len__(self) -> int:
         return self._length
@@ -139,12 +137,14 @@ class MixedDataset(Dataset[Any]):
 class MixedIterableDataset(IterableDataset[Any]):
     """A stream of all items of a real data set, with synthetic ones between them, shared out over workers and ranks.
 
-    Of the first n items that each worker delivers, ``ceil(synthetic_fraction · n)`` are synthetic.
+    The items are those of :class:`MixedDataset`, and the same for any number of workers and ranks: each of them
+    delivers every n-th. Only where the real data set shares itself out, the pattern is kept by each for itself: of the
+    first n items it delivers, ``ceil(synthetic_fraction · n)`` are synthetic.
 
     Args:
-        real: a data set of tensors as for :class:`MixedDataset`. Of a map-style one each worker of each rank takes
-            every n-th item. An ``IterableDataset`` is read by all of them, each keeping every n-th item, unless it has
-            a true attribute ``splits_itself``, as :class:`torchaug_gen.ShardStream` has: then it is read as it comes.
+        real: a data set of tensors as for :class:`MixedDataset`, or an ``IterableDataset`` of such items. That one is
+            read by every worker of every rank, unless it has a true attribute ``splits_itself``, as
+            :class:`torchaug_gen.ShardStream` has: then it is read as it comes.
         synthetic: as for :class:`MixedDataset`; may also be an ``IterableDataset``, which starts again at its end.
         synthetic_fraction: synthetic items / all items, in [0, 1).
         seed: 0 ≤ seed < 2⁶⁴.
@@ -164,33 +164,71 @@ class MixedIterableDataset(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic items from the next iteration on; data sets inside are told."""
         self._synthetic.epoch.set(epoch)
-        for part in (self.real, self._synthetic.source):
-            if callable(getattr(part, "set_epoch", None)):
-                part.set_epoch(epoch)
+        _tell(epoch, self.real, self._synthetic.source)
 
     def __iter__(self) -> Iterator[Any]:
-        share = consumer()
-        synthetic = self._synthetic_items(share)
-        delivered = drawn = 0
-        for item in _shared(self.real, share):
-            self._synthetic.imitate(item, self.real)
-            while _synthetic_before(self._fraction, delivered + 1) > drawn:
+        worker, alone = consumer(), Share(0, 1)
+        # Whoever shares out the items keeps the pattern: this data set, or the real one inside.
+        share, inner = (alone, worker) if getattr(self.real, "splits_itself", False) else (worker, alone)
+        real = _Reader(self.real)
+        synthetic = self._synthetic_items(worker, share, inner)
+        for place in count(share.index, share.count):
+            before = _synthetic_before(self._fraction, place)
+            # A synthetic item is delivered only where a real one follows, so that the stream ends with the real items.
+            if not real.has(place - before):
+                return
+            if _synthetic_before(self._fraction, place + 1) > before:
+                self._synthetic.imitate(real.seen, self.real)
                 yield next(synthetic)
-                delivered, drawn = delivered + 1, drawn + 1
-            yield item
-            delivered += 1
+            else:
+                yield real.get(place - before)
 
-    def _synthetic_items(self, share: Share) -> Iterator[Any]:
-        """Yield this worker's synthetic items for ever: every n-th position."""
+    def _synthetic_items(self, worker: Share, share: Share, inner: Share) -> Iterator[Any]:
+        """Yield the synthetic items that are this worker's to deliver, without end."""
         source = self._synthetic.source
         if isinstance(source, IterableDataset):
             while True:
-                yield from _shared(source, share)
+                items = iter(source)
+                yield from items if getattr(source, "splits_itself", False) else islice(
+                    items, worker.index, None, worker.count
+                )
+        befores = (
+            _synthetic_before(self._fraction, place)
+            for place in count(share.index, share.count)
+            if _synthetic_before(self._fraction, place + 1) > _synthetic_before(self._fraction, place)
+        )
+        positions = (before * inner.count + inner.index for before in befores)
         # Drawn some at a time, because a network runs on many rows for little more than on one.
-        ahead, first = getattr(source, "chunk", 16), 0
+        ahead = getattr(source, "chunk", 16)
         while True:
-            yield from self._synthetic.items([(first + k) * share.count + share.index for k in range(ahead)])
-            first += ahead
+            yield from self._synthetic.items(list(islice(positions, ahead)))
+
+
+class _Reader:
+    """Real items by their number, read in rising order, from a map-style data set or a stream."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._items = enumerate(dataset) if isinstance(dataset, IterableDataset) else None
+        self._number = -1
+        self.seen: Any = None
+
+    def has(self, number: int) -> bool:
+        """Say whether there is such an item; of a stream, read up to it."""
+        if self._items is None:
+            return number < len(self._dataset)
+        while self._number < number:
+            entry = next(self._items, None)
+            if entry is None:
+                return False
+            self._number, self.seen = entry
+        return True
+
+    def get(self, number: int) -> Any:
+        """Return an item that there is."""
+        if self._items is None:
+            self.seen = self._dataset[number]
+        return self.seen
 
 
 class _SyntheticItems:
@@ -328,13 +366,11 @@ def _synthetic_before(fraction: Fraction, n: int) -> int:
     return -(-fraction.numerator * n // fraction.denominator)
 
 
-def _shared(dataset: Any, share: Share) -> Iterator[Any]:
-    """Yield the items of a data set that fall to one of the consumers."""
-    if not isinstance(dataset, IterableDataset):
-        return (dataset[index] for index in range(share.index, len(dataset), share.count))
-    if getattr(dataset, "splits_itself", False):
-        return iter(dataset)
-    return islice(iter(dataset), share.index, None, share.count)
+def _tell(epoch: int, *datasets: Any) -> None:
+    """Tell the epoch to those data sets that listen."""
+    for dataset in datasets:
+        if callable(getattr(dataset, "set_epoch", None)):
+            dataset.set_epoch(epoch)
 
 
 def _index(index: int, length: int) -> int:

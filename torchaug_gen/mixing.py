@@ -157,8 +157,8 @@ class LabelSource:
             self.seen[labels[item]] += 1
         return labels
 
-    def _checked(self, labels: Any, n: int) -> Tensor:
-        labels = torch.as_tensor(labels).cpu()
+    def _checked(self, answer: Any, n: int) -> Tensor:
+        labels = torch.as_tensor(answer).cpu()
         if labels.shape != (n,) or labels.is_floating_point():
             raise ValueError(
                 f"labels= must return {n} class indices, got shape {tuple(labels.shape)} of {labels.dtype}"

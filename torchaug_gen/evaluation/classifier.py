@@ -36,7 +36,7 @@ class SmallClassifier(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, width: int = 16) -> None:
         super().__init__()
         channels, *sides = image_shape
-        if channels < 1 or not (_SMALLEST <= min(sides) and max(sides) <= _LARGEST):
+        if channels < 1 or not (min(sides) >= _SMALLEST and max(sides) <= _LARGEST):
             raise ValueError(
                 f"image_shape must be (channels, height, width) with sides in {_SMALLEST}..{_LARGEST}, "
                 f"got {tuple(image_shape)}"

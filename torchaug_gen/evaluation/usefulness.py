@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from torchaug_gen.evaluation.classifier import Accuracy, accuracy, fit
 
-# Student's t, 97.5 % quantile for 1 to 30 degrees of freedom: NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
+# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom: NIST/SEMATECH e-Handbook of Statistical
+# Methods, section 1.3.6.7.2.
 _T_975 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
@@ -21,6 +22,7 @@ _T_975 = (
 )
 
 HELPED, HURT, NO_DIFFERENCE, CANNOT_TELL = "helped", "hurt", "no difference beyond noise", "cannot tell"
+_VERBS = {HELPED: "helped", HURT: "hurt", NO_DIFFERENCE: "made no difference beyond noise"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Verdict:
         if self.interval is None:
             return f"{subject}: {points}, but one seed cannot tell a difference from noise."
         low, high = (100 * bound for bound in self.interval)
-        evidence = f"{points}, 95 % interval {low:+.1f} to {high:+.1f} over {self.pairs} paired seeds"
-        return f"{subject}: {self.outcome} ({evidence})."
+        evidence = f"{points}, 95 % interval {low:+.1f} to {high:+.1f}, {self.pairs} paired seeds"
+        return f"{subject} {_VERBS[self.outcome]} ({evidence})."
 
 
 def verdict(baseline: Sequence[float], other: Sequence[float]) -> Verdict:
@@ -126,9 +128,7 @@ def compare(
         ValueError: no arm, no seed, or a seed twice; and see :func:`fit`.
     """
     if not arms or not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(
-            f"compare needs arms and seeds, all different, got arms {list(arms)} and seeds {list(seeds)}"
-        )
+        raise ValueError(f"compare needs arms and seeds, all different, got arms {list(arms)} and seeds {list(seeds)}")
     device = torch.device(device)
     scores: dict[str, list[Accuracy]] = {name: [] for name in arms}
     cuda = [torch.cuda.current_device() if device.index is None else device.index] if device.type == "cuda" else []

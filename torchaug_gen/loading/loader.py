@@ -52,8 +52,9 @@ class AugmentedLoader(Generic[Batch]):
             synthetic items are the ceiling of the exact target.
         mixing: ``"rebatch"``: every batch holds as many items as the inner loader's, the fraction of them synthetic; no
             real item is lost, and the epoch is longer. ``"extend"``: every inner batch of B items is delivered whole
-            and grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real items
-            are NOT delivered in this epoch (others are replaced in the next); the new item takes the old one's label.
+            and grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real
+            items are NOT delivered in this epoch (others are replaced in the next); the new item takes the old one's
+            label.
         labels: which classes to draw: ``"match"`` those of the batch's real rows, ``"balance"`` what the epoch has
             seen least of, ``(K,)`` weights, or a callable ``(real_labels, positions) -> labels``.
         fields: where things are in a batch, by role: ``{"images": ..., "labels": ..., "masks": ..., "boxes": ...,

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,9 @@ def decode(extension: str, content: bytes) -> Any:
     kind, decoder = _DECODERS.get(extension.rpartition(".")[2], ("data", bytes))
     try:
         return decoder(content)
+    # Under `python -W error` a library's warning is not the file's fault.
+    except Warning:
+        raise
     # Decoders meet damage in many ways: Pillow alone with SyntaxError, OSError, struct.error, EOFError and others.
     except Exception as error:
         raise UndecodableError(kind, _first_line(error)) from error
@@ -52,12 +56,12 @@ def decode_image(content: bytes) -> Tensor:
     """Decode JPEG, PNG, WebP or the first frame of a GIF, told apart by content.
 
     Grey JPEG and PNG images keep one channel; all else comes as RGB. Transparency is dropped and EXIF orientation
-    not applied. JPEG is decoded by torchvision, twice as fast as by Pillow. The others are decoded by Pillow:
-    torchvision 0.29 crashes the process on a PNG with one flipped bit, returns the indices of
-    palette images as if they were grey levels, and decodes every frame of a GIF.
+    not applied. torchvision decodes JPEG, twice as fast as Pillow, which decodes the others: torchvision 0.29
+    crashes the process on a PNG with one flipped bit, gives the indices of palette images as if they were grey
+    levels, and decodes every frame of a GIF.
 
     Returns:
-        uint8 ``(C, H, W)`` with C 1 or 3.
+        uint8 ``(C, H, W)`` with C 1 or 3; channels lie last in memory, as decoders write them.
 
     Raises:
         Exception: of many types, where it is damaged.
@@ -67,14 +71,16 @@ def decode_image(content: bytes) -> Tensor:
 
 
 def _decode_jpeg(content: bytes) -> Tensor:
-    from torchvision.io import ImageReadMode
-    from torchvision.io import decode_jpeg as torchvision_decode_jpeg
-
     width, height, channels = _jpeg_header(content)
     _check_size(width, height)
-    mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
+    try:
+        from torchvision.io import ImageReadMode, decode_jpeg
+    # torchvision 0.29 announces that its decoders will be removed.
+    except ImportError:
+        return _decode_with_pillow(content)
     # A bytearray, because PyTorch warns of tensors over memory that must not be written.
-    image: Tensor = torchvision_decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), mode)
+    encoded = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    image: Tensor = decode_jpeg(encoded, ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB)
     return image
 
 
@@ -96,15 +102,28 @@ def _jpeg_header(content: bytes) -> tuple[int, int, int]:
 def _decode_with_pillow(content: bytes) -> Tensor:
     from PIL import Image
 
-    if content.startswith(_PNG) and content[24:25] == b"\x10":
-        raise ValueError("16-bit PNG: images must have 8 bits a channel; convert it, or store it as npy")
-    with Image.open(io.BytesIO(content), formats=("PNG", "WEBP", "GIF")) as image:
+    if content.startswith(_PNG):
+        _check_png(content)
+    with Image.open(io.BytesIO(content), formats=("PNG", "WEBP", "GIF", "JPEG")) as image:
         _check_size(image.width, image.height)
-        grey = image.format == "PNG" and image.mode in ("1", "L", "LA")
-        pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    tensor = torch.empty(1 if grey else 3, *pixels.shape[:2], dtype=torch.uint8)
-    tensor.numpy()[:] = pixels if grey else pixels.transpose(2, 0, 1)
-    return tensor
+        grey = image.format in ("PNG", "JPEG") and image.mode in ("1", "L", "LA")
+        pixels = np.array(image.convert("L" if grey else "RGB"))
+    return torch.from_numpy(pixels[..., None] if grey else pixels).permute(2, 0, 1)
+
+
+def _check_png(content: bytes) -> None:
+    """Refuse what Pillow takes without a word: damaged pixels, whose checksums it skips, and 16 bits."""
+    if content[24:25] == b"\x10":
+        raise ValueError("16-bit PNG: images must have 8 bits a channel; convert it, or store it as npy")
+    at = len(_PNG)
+    while at < len(content):
+        end = at + 8 + int.from_bytes(content[at : at + 4], "big")
+        if zlib.crc32(content[at + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise ValueError(f"damaged PNG: wrong checksum of chunk {content[at + 4 : at + 8]!r}")
+        if content[at + 4 : at + 8] == b"IEND":
+            return
+        at = end + 4
+    raise ValueError("truncated PNG")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _BLOCK = 512
 _PIECE = 1 << 24
@@ -37,7 +37,8 @@ def read_tar(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     if not head.startswith(b"\x1f\x8b"):
         yield from _files(stream, head)
         return
-    unpacked = gzip.GzipFile(fileobj=_Rejoined(head, stream), mode="rb")
+    rejoined: Any = _Rejoined(head, stream)
+    unpacked = gzip.GzipFile(fileobj=rejoined, mode="rb")
     try:
         yield from _files(unpacked, unpacked.read(_BLOCK))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

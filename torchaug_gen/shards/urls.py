@@ -47,18 +47,21 @@ def expand(urls: Urls, *, allow_pipe: bool) -> list[str]:
 
 
 def _expand(url: str | Path, allow_pipe: bool) -> list[str]:
-    import braceexpand
+    from braceexpand import braceexpand
 
     if isinstance(url, Path):
         return _local(url)
     if not isinstance(url, str):
         raise TypeError(f"urls must be strings or paths, got {url!r}")
+    if not url:
+        raise ValueError("urls must not hold an empty string")
     if _exists(url):
         return _local(Path(url))
     try:
-        return [shard for one in braceexpand.braceexpand(url) for shard in _resolve(one, allow_pipe)]
-    except braceexpand.UnbalancedBracesError:
-        raise ValueError(f"urls: braces do not match in {url!r}") from None
+        spelled = list(braceexpand(url))
+    except ValueError as error:
+        raise ValueError(f"urls: braces do not match in {url!r}") from error
+    return [shard for one in spelled for shard in _resolve(one, allow_pipe)]
 
 
 def _resolve(url: str, allow_pipe: bool) -> list[str]:

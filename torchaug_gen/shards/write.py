@@ -113,25 +113,29 @@ def _samples(items: Dataset[Any] | Iterable[Any], image_format: str, quality: in
     """Yield what webdataset's writer takes: the key, and each field's bytes."""
     from tqdm.auto import tqdm
 
-    total = len(items) if hasattr(items, "__len__") else None
+    walk, total = _walk(items)
     # disable=None: no bar where the output is no terminal.
-    for index, item in enumerate(tqdm(_walk(items), total=total, unit="sample", delay=_LONG_S, disable=None)):
+    for index, item in enumerate(tqdm(walk, total=total, unit="sample", delay=_LONG_S, disable=None)):
         try:
             fields = item if isinstance(item, Mapping) else _pair(item, image_format)
             encoded = {_extension(name): _encode(name, value, quality) for name, value in fields.items()}
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"item {index}: {error}") from error
+        except (TypeError, ValueError, OSError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"item {index}: {error}") from error
         if not encoded:
             raise ValueError(f"item {index}: an item must have at least one field, got an empty mapping")
         yield {"__key__": f"{index:09d}", **encoded}
 
 
-def _walk(items: Dataset[Any] | Iterable[Any]) -> Iterable[Any]:
-    """Iterate over a map-style dataset by its length: many do not raise the IndexError that would end a plain loop."""
+def _walk(items: Dataset[Any] | Iterable[Any]) -> tuple[Iterable[Any], int | None]:
+    """Return an iterable, and its length where only the dataset tells.
+
+    Map-style datasets are walked by their length: many do not raise the IndexError that would end a plain loop.
+    """
     if isinstance(items, Iterable):
-        return items
+        return items, None
     if hasattr(items, "__len__") and hasattr(items, "__getitem__"):
-        return (items[index] for index in range(len(items)))
+        return (items[index] for index in range(len(items))), len(items)
     raise TypeError(f"items must be a map-style dataset or an iterable, got {type(items).__name__}")
 
 

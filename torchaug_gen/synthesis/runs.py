@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
@@ -103,9 +102,7 @@ class RunConfig:
 
     def to_json(self) -> bytes:
         """Return the text of ``config.json``."""
-        values = {"format": FORMAT, "version": VERSION} | {
-            f.name: getattr(self, f.name) for f in fields(self)
-        }
+        values = {"format": FORMAT, "version": VERSION} | {f.name: getattr(self, f.name) for f in fields(self)}
         return (json.dumps(values, indent=2) + "\n").encode()
 
     @classmethod
@@ -118,14 +115,11 @@ class RunConfig:
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f'not a run of this package: "format" must be "{FORMAT}"')
         if (written := values.pop("version", None)) != VERSION:
-            raise ValueError(
-                f"version must be {VERSION}, got {written!r}: load it with the package that wrote it"
-            )
+            raise ValueError(f"version must be {VERSION}, got {written!r}: load it with the package that wrote it")
         if set(values) != (expected := {field.name for field in fields(cls)}):
             raise ValueError(f"the fields must be {sorted(expected)}, got {sorted(values)}")
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        )
+        fixed: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**fixed)
 
 
 def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
@@ -162,9 +156,7 @@ def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
     (path / (WEIGHTS if config.architecture == FOREIGN else PROGRAM)).unlink(missing_ok=True)
 
 
-def load_run(
-    path: Path, *, device: torch.device, trust: bool = False, sha256: str | None = None
-) -> NetworkSynthesizer:
+def load_run(path: Path, *, device: torch.device, trust: bool = False, sha256: str | None = None) -> NetworkSynthesizer:
     """Load a run folder; see :meth:`Synthesizer.load`."""
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder at {path}")
@@ -227,9 +219,7 @@ class ExportedNet(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Refuse training: the program was traced in evaluation mode."""
         if mode:
-            raise TypeError(
-                "an exported network can only draw images: train the network it was exported from"
-            )
+            raise TypeError("an exported network can only draw images: train the network it was exported from")
         self.training = False
         return self
 
@@ -248,7 +238,9 @@ def _device(net: nn.Module) -> torch.device:
 
 
 def _weights(net: nn.Module) -> bytes:
-    return save_safetensors({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
+    # On loading every tensor is contiguous; what runs channels last says so itself.
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+    return bytes(save_safetensors(tensors))
 
 
 def _exported(synthesizer: NetworkSynthesizer) -> bytes:
@@ -323,9 +315,7 @@ def _load_weights(content: bytes, config: RunConfig) -> nn.Module:
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"{config.architecture} has {name}: {expected.get(name)}, the file {found.get(name)}"
-            )
+            raise ValueError(f"{config.architecture} has {name}: {expected.get(name)}, the file {found.get(name)}")
     net.load_state_dict(tensors, assign=True)
     return net
 

@@ -1,14 +1,15 @@
 """Training a variational autoencoder into a synthesizer."""
 
+import io
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision.utils import save_image
@@ -19,7 +20,7 @@ from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.runs import load_run, save_run, write_atomically
 from torchaug_gen.synthesis.training_data import TrainingImages, read_images, warp
-from torchaug_gen.synthesis.vae import MIN_SIDE, VaeNet, band_masks, elbo
+from torchaug_gen.synthesis.vae import MIN_SIDE, GaussianLikelihood, VaeNet, divergence
 
 _CLIP_NORM = 1.0
 _PRIOR_VIEWS = 8
@@ -36,7 +37,7 @@ class VaeConfig:
         batch_size: images per step.
         learning_rate: of AdamW after its warm-up; it falls to 0 along a half cosine.
         latent_dim: width of the code.
-        width: channels at half resolution; time and memory grow with its square.
+        width: channels at full and half resolution; time grows with its square.
         beta: weight of the divergence against the likelihood (Higgins et al., "beta-VAE", 2017); 1 is the ELBO.
         free_bits: nats per dimension of the code that cost nothing (Kingma et al., "Improving Variational Inference
             with Inverse Autoregressive Flow", 2016).
@@ -92,7 +93,7 @@ class VaeConfig:
 
 def train_vae(
     data: str | Path | Dataset[Any],
-    config: VaeConfig = VaeConfig(),  # noqa: B008 - frozen
+    config: VaeConfig = VaeConfig(),
     *,
     out: str | Path,
     progress: bool = True,
@@ -136,3 +137,102 @@ def train_vae(
     synthesizer = load_run(out, device=torch.device(config.device))
     _save_grid(synthesizer, out / "samples.png", config.seed)
     return synthesizer
+
+
+def _train(images: TrainingImages, config: VaeConfig, history: Path, progress: bool) -> VaeNet:
+    """Minimise the negative evidence lower bound (Kingma and Welling 2014, eq. 10) per pixel."""
+    with Seeded(rng.derive_seed(config.seed, "vae.weights")):
+        net: VaeNet = VaeNet(
+            image_shape=images.image_shape,
+            latent_dim=config.latent_dim,
+            num_classes=images.num_classes,
+            width=config.width,
+        )
+    net = net.to(config.device).to(memory_format=torch.channels_last)
+    likelihood = GaussianLikelihood(*images.image_shape[1:], bands=config.bands).to(config.device)
+    optimizer = torch.optim.AdamW(net.parameters(), betas=(0.9, 0.99))
+    pixels = math.prod(images.image_shape)
+    began = time.perf_counter()
+    with history.open("w") as file, tqdm(total=config.steps, disable=not progress, unit="step") as bar:
+        for step in range(config.steps):
+            batch, labels, positions = _batch(images, config, step)
+            mean, log_variance = net.encode(batch, labels)
+            noise = rng.normal(config.seed, "vae.codes", 0, positions, (config.latent_dim,)).to(config.device)
+            predicted = net.decode(mean + noise * (log_variance / 2).exp(), labels)
+            nll = likelihood(predicted, batch)
+            kl = divergence(mean, log_variance)
+            loss = (nll + _beta(config, step) * kl.clamp(min=config.free_bits).sum()) / pixels
+            losses = {"loss": loss.item(), "nll": nll.item(), "kl": kl.sum().item()}
+            losses["mse"] = F.mse_loss(predicted.detach(), batch).item()
+            if not math.isfinite(losses["loss"]):
+                raise RuntimeError(
+                    f"the loss is {losses['loss']} at step {step}: lower learning_rate={config.learning_rate}"
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), _CLIP_NORM)
+            for group in optimizer.param_groups:
+                group["lr"] = _learning_rate(config, step)
+            optimizer.step()
+            file.write(json.dumps({"step": step, **losses, "seconds": time.perf_counter() - began}) + "\n")
+            bar.set_postfix({name: f"{value:.3g}" for name, value in losses.items()}, refresh=False)
+            bar.update()
+    return net
+
+
+def _batch(images: TrainingImages, config: VaeConfig, step: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return the images, labels and positions of a step.
+
+    Training walks an endless chain of shuffles of the data, in which an image's place is its position; batches
+    are cut from the chain without regard to where one shuffle ends.
+    """
+    positions = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)
+    shuffle = positions // len(images)
+    order = torch.cat(
+        [
+            rng.permutation(config.seed, "vae.order", epoch, len(images))
+            for epoch in range(int(shuffle[0]), int(shuffle[-1]) + 1)
+        ]
+    )
+    rows = order[positions - shuffle[0] * len(images)]
+    batch = images.images[rows].to(config.device).float() / 255
+    labels = None if images.labels is None else images.labels[rows].to(config.device)
+    return warp(batch, strength=config.augment, seed=config.seed, positions=positions), labels, positions
+
+
+def _learning_rate(config: VaeConfig, step: int) -> float:
+    """A linear rise over the first twentieth of the steps under a half cosine down to 0."""
+    rise = min(1.0, (step + 1) / max(1.0, config.steps / 20))
+    return config.learning_rate * rise * (0.5 + 0.5 * math.cos(math.pi * step / config.steps))
+
+
+def _beta(config: VaeConfig, step: int) -> float:
+    """The weight of the divergence, rising linearly."""
+    return config.beta * min(1.0, (step + 1) / max(1.0, config.warmup_fraction * config.steps))
+
+
+@torch.no_grad()
+def _fit_prior(net: VaeNet, images: TrainingImages, config: VaeConfig) -> None:
+    """Fit the prior to the codes of all images under several warps each, as the encoder met them."""
+    codes = []
+    views = _PRIOR_VIEWS if config.augment else 1
+    positions = torch.arange(views * len(images))
+    for chunk in positions.split(256):
+        rows = chunk % len(images)
+        batch = images.images[rows].to(config.device).float() / 255
+        labels = None if images.labels is None else images.labels[rows].to(config.device)
+        batch = warp(batch, strength=config.augment, seed=rng.derive_seed(config.seed, "vae.prior"), positions=chunk)
+        codes.append(net.encode(batch, labels))
+    mean, log_variance = (torch.cat(parts) for parts in zip(*codes, strict=True))
+    labels = None if images.labels is None else images.labels.to(config.device).repeat(views)
+    net.fit_prior(mean, log_variance, labels)
+
+
+def _save_grid(synthesizer: NetworkSynthesizer, path: Path, seed: int) -> None:
+    """Write a PNG with a row of samples per class, at the same latents every time."""
+    classes = min(synthesizer.num_classes or _GRID_CLASSES, _GRID_CLASSES)
+    labels = None if synthesizer.num_classes is None else torch.arange(classes).repeat_interleave(_GRID_COLUMNS)
+    samples, _ = synthesizer.sample(classes * _GRID_COLUMNS, labels=labels, seed=seed)
+    buffer = io.BytesIO()
+    save_image(samples, buffer, format="png", nrow=_GRID_COLUMNS)
+    write_atomically(path, buffer.getvalue())

@@ -73,9 +73,7 @@ def read_images(
     if isinstance(data, str | Path):
         data = ImageFolder(str(data), loader=_open)
     if not hasattr(data, "__getitem__") or not isinstance(data, Sized):
-        raise TypeError(
-            f"data must be a folder or a map-style dataset with a length, got {type(data).__name__}"
-        )
+        raise TypeError(f"data must be a folder or a map-style dataset with a length, got {type(data).__name__}")
     images: list[Tensor] = []
     labels: list[int | None] = []
     with Seeded(rng.derive_seed(seed, "training.read")):
@@ -113,9 +111,7 @@ def warp(images: Tensor, *, strength: float, seed: int, positions: Tensor) -> Te
     height, width = images.shape[-2:]
     aspect = torch.tensor([width, height], dtype=torch.float32, device=images.device)
     matrix = (turn @ stretch) * (aspect / aspect[:, None])
-    grid = F.affine_grid(
-        torch.cat((matrix, shift.unsqueeze(2)), dim=2), list(images.shape), align_corners=False
-    )
+    grid = F.affine_grid(torch.cat((matrix, shift.unsqueeze(2)), dim=2), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -194,9 +190,7 @@ def _with_labels(images: Tensor, labels: list[int | None], classes: tuple[str, .
         raise ValueError(f"all images must have a label or none, got none at index {labels.index(None)}")
     num_classes = max(known) + 1 if classes is None else len(classes)
     if max(known) >= num_classes:
-        raise ValueError(
-            f"labels must be in 0..{num_classes - 1} as classes names {num_classes}, got {max(known)}"
-        )
+        raise ValueError(f"labels must be in 0..{num_classes - 1} as classes names {num_classes}, got {max(known)}")
     counts = torch.bincount(torch.tensor(known), minlength=num_classes)
     if not counts.all():
         empty = int((counts == 0).nonzero()[0])

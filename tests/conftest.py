@@ -1,0 +1,28 @@
+"""Fixtures that every test may use."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture
+def untouched_rng() -> Iterator[None]:
+    """Fail where the test moved a global random generator of PyTorch, NumPy or Python."""
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    yield
+    assert torch.equal(before[0], torch.get_rng_state()), "the global generator of torch moved"
+    assert before[1] == np.random.get_state()[1].tolist(), "the global generator of numpy moved"
+    assert before[2] == random.getstate(), "the global generator of python moved"
+
+
+@pytest.fixture(scope="session")
+def photographs() -> Path:
+    """Return the folder of real photographs beside the checkout, or skip where it is not there."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "clothing"
+    if not folder.is_dir():
+        pytest.skip(f"needs the photographs in {folder}")
+    return folder

@@ -1,0 +1,71 @@
+"""The layers of the package: a module imports only from its own layer and from those below."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import torchaug_gen
+
+ROOT = Path(torchaug_gen.__file__).parent
+LAYERS = [
+    {"seeded", "ranks", "epoch", "rng", "batch", "mixing"},
+    {"augment"},
+    {"synthesis"},
+    {"datasets", "shards"},
+    {"loading"},
+    {"evaluation"},
+    {"demo", "cli"},
+]
+LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
+OPTIONAL = {"matplotlib", "mlxtend", "numba", "triton", "onnxruntime", "diffusers", "scipy"}
+# Costly to import and not needed by every user.
+LAZY = OPTIONAL | {"webdataset", "kornia", "torchvision", "PIL"}
+
+
+def modules():
+    return [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path):
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def test_every_room_has_a_layer():
+    assert {room(path) for path in modules()} <= set(LAYER)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "torchaug_gen" and len(parts) > 1 and parts[1] in LAYER:
+            assert LAYER[parts[1]] <= LAYER[room(path)], f"{path.name} imports upwards: {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_shards_know_webdataset(path):
+    if room(path) != "shards":
+        assert not any(name.split(".")[0] == "webdataset" for name in imports(path))
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import sys, torchaug_gen; print(sorted({LAZY!r} & sys.modules.keys()))"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert printed == "[]"
+
+
+def test_the_public_names_are_sorted_and_there():
+    assert torchaug_gen.__all__ == sorted(torchaug_gen.__all__)
+    assert all(hasattr(torchaug_gen, name) for name in torchaug_gen.__all__)

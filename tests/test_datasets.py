@@ -1,0 +1,288 @@
+from fractions import Fraction
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
+
+from torchaug_gen import MixedDataset, MixedIterableDataset, NoiseSynthesizer, SyntheticDataset
+from torchaug_gen.mixing import as_fraction
+
+NOISE = NoiseSynthesizer((3, 4, 4), num_classes=10)
+
+
+class Real(Dataset):
+    """Constant images whose value is their index, and labels ``index % 10``."""
+
+    def __init__(self, n=35, classes=10):
+        self.n, self.classes, self.loaded = n, [str(c) for c in range(classes)], []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.n:
+            raise IndexError(index)
+        self.loaded.append(index)
+        return torch.full((3, 4, 4), index, dtype=torch.uint8), index % 10
+
+
+class Stream(IterableDataset):
+    """The same as a stream; read whole by every worker, or shared out by itself."""
+
+    def __init__(self, n=35, splits_itself=False):
+        self.n, self.splits_itself = n, splits_itself
+
+    def __iter__(self):
+        info = get_worker_info()
+        start, step = (info.id, info.num_workers) if self.splits_itself and info else (0, 1)
+        for index in range(start, self.n, step):
+            yield torch.full((3, 4, 4), index, dtype=torch.uint8), index % 10
+
+
+def is_real(image):
+    return bool((image == image[0, 0, 0]).all())
+
+
+def key(item):
+    return item[0].double().flatten().tolist(), int(item[1])
+
+
+def items_of(loader):
+    return [(image, label) for images, labels in loader for image, label in zip(images, labels, strict=True)]
+
+
+def real_ids(items):
+    return sorted(int(image[0, 0, 0]) for image, _ in items if is_real(image))
+
+
+# --- SyntheticDataset
+
+
+@pytest.mark.usefixtures("untouched_rng")
+def test_synthetic_items_do_not_depend_on_how_they_are_asked_for():
+    dataset = SyntheticDataset(NOISE, 20, seed=3)
+    one_by_one = [dataset[i] for i in range(20)]
+    for size in (1, 7):
+        together = items_of(DataLoader(dataset, batch_size=size, generator=torch.Generator()))
+        assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(one_by_one, together, strict=True))
+    assert [label for _, label in one_by_one] == [i % 10 for i in range(20)]
+    assert torch.equal(dataset[-1][0], dataset[19][0])
+    assert len(list(dataset)) == 20
+
+
+def test_epochs_and_seeds_draw_other_items():
+    dataset = SyntheticDataset(NOISE, 5)
+    first = dataset[2][0]
+    dataset.set_epoch(1)
+    assert not torch.equal(first, dataset[2][0])
+    dataset.set_epoch(0)
+    assert torch.equal(first, dataset[2][0])
+    assert not torch.equal(first, SyntheticDataset(NOISE, 5, seed=1)[2][0])
+
+
+def test_persistent_workers_hear_of_the_epoch():
+    dataset = SyntheticDataset(NOISE, 6)
+    loader = DataLoader(dataset, batch_size=3, num_workers=1, persistent_workers=True)
+    first = items_of(loader)
+    dataset.set_epoch(1)
+    second = items_of(loader)
+    assert torch.equal(second[0][0], dataset[0][0])
+    assert not torch.equal(first[0][0], second[0][0])
+
+
+def test_chosen_labels_and_a_transform():
+    dataset = SyntheticDataset(NOISE, 3, labels=[4, 4, 9], transform=lambda image: image + torch.rand(()))
+    assert [dataset[i][1] for i in range(3)] == [4, 4, 9]
+    assert torch.equal(dataset[1][0], dataset[1][0])
+    unlabelled = SyntheticDataset(NoiseSynthesizer((1, 2, 2)), 3)
+    assert unlabelled[0].shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"length": 0}, "length must be at least 1, got 0"),
+        ({"length": 3, "labels": [1, 2]}, r"labels must be \(3,\)"),
+        ({"length": 1, "labels": [10]}, r"labels must be in 0\.\.9, got 10"),
+        ({"length": 1, "labels": [0], "synthesizer": NoiseSynthesizer((1, 2, 2))}, "no classes"),
+    ],
+)
+def test_bad_synthetic_datasets_are_named(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        SyntheticDataset(arguments.pop("synthesizer", NOISE), **arguments)
+
+
+# --- MixedDataset
+
+
+@given(st.integers(1, 60), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, Fraction(1, 3)]))
+@settings(max_examples=30, deadline=None)
+def test_a_mixed_dataset_holds_every_real_item_once_and_the_fraction(n, fraction):
+    real = Real(n)
+    mixed = MixedDataset(real, NOISE, synthetic_fraction=fraction)
+    items = [mixed[i] for i in range(len(mixed))]
+    assert real_ids(items) == list(range(n))
+    exact = as_fraction(fraction)
+    for count in range(1, len(items) + 1):
+        synthetic = sum(not is_real(image) for image, _ in items[:count])
+        assert synthetic == -(-exact.numerator * count // exact.denominator)
+    with pytest.raises(IndexError):
+        mixed[len(mixed)]
+
+
+def test_a_stock_loader_asks_for_whole_batches():
+    calls = []
+
+    class Counting(NoiseSynthesizer):
+        def draw(self, labels, **where):
+            calls.append(len(labels))
+            return super().draw(labels, **where)
+
+    mixed = MixedDataset(Real(), Counting((3, 4, 4), num_classes=10), synthetic_fraction=0.3)
+    items = items_of(DataLoader(mixed, batch_size=10))
+    assert calls == [3, 3, 3, 3, 3]
+    direct = [mixed[i] for i in range(len(mixed))]
+    assert all(key(a) == key(b) for a, b in zip(items, direct, strict=True))
+
+
+def test_a_shuffled_loader_delivers_the_same_items():
+    mixed = MixedDataset(Real(), NOISE, synthetic_fraction=0.3)
+    shuffled = items_of(DataLoader(mixed, batch_size=8, shuffle=True, num_workers=2))
+    assert sorted(map(key, shuffled)) == sorted(key(mixed[i]) for i in range(len(mixed)))
+
+
+def test_two_data_sets_mix():
+    synthetic = SyntheticDataset(NOISE, 4)
+    real = TensorDataset(torch.zeros(6, 3, 4, 4), torch.arange(6))
+    mixed = MixedDataset(real, synthetic, synthetic_fraction=0.5)
+    drawn = [mixed[i] for i in range(len(mixed)) if not is_real(mixed[i][0])]
+    # Four items for six places: from the start again.
+    assert [key(item) for item in drawn] == [key(synthetic[k % 4]) for k in range(6)]
+
+
+def test_synthetic_items_look_like_real_ones():
+    class Pair(NamedTuple):
+        image: torch.Tensor
+        label: torch.Tensor
+
+    class Structured(Real):
+        def __init__(self, make):
+            super().__init__(8)
+            self.make = make
+
+        def __getitem__(self, index):
+            return self.make(*super().__getitem__(index))
+
+    makes = {
+        "bytes": lambda x, y: (x, y),
+        "half": lambda x, y: (x.half() / 255, torch.tensor(y, dtype=torch.int32)),
+        "dict": lambda x, y: {"image": x.float() / 255, "label": y},
+        "named": lambda x, y: Pair(x, torch.tensor(y)),
+        "soft": lambda x, y: (x, torch.nn.functional.one_hot(torch.tensor(y), 10).float()),
+        "list": lambda x, y: [x, y],
+    }
+    for make in makes.values():
+        mixed = MixedDataset(Structured(make), NOISE, synthetic_fraction=0.5)
+        first, real = mixed[0], mixed[1]
+        assert type(first) is type(real)
+        values = [list(item.values()) if isinstance(item, dict) else list(item) for item in (first, real)]
+        assert values[0][0].dtype is values[1][0].dtype
+        assert type(values[0][1]) is type(values[1][1])
+        assert getattr(values[0][1], "dtype", None) == getattr(values[1][1], "dtype", None)
+        assert not is_real(values[0][0])
+
+
+# --- MixedIterableDataset
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("make", [Real, Stream], ids=["map", "stream"])
+def test_a_stream_has_the_same_items_for_any_number_of_workers(make, fraction):
+    expected = MixedDataset(Real(), NOISE, synthetic_fraction=fraction)
+    wanted = sorted(key(expected[i]) for i in range(len(expected)))
+    for workers in (0, 1, 2, 4):
+        stream = MixedIterableDataset(make(), NOISE, synthetic_fraction=fraction)
+        assert sorted(map(key, items_of(DataLoader(stream, batch_size=4, num_workers=workers)))) == wanted
+
+
+def test_a_stream_that_splits_itself_is_read_as_it_comes():
+    stream = MixedIterableDataset(Stream(splits_itself=True), NOISE, synthetic_fraction=0.3)
+    items = items_of(DataLoader(stream, batch_size=4, num_workers=3))
+    assert real_ids(items) == list(range(35))
+    synthetic = [tuple(key(item)[0]) for item in items if not is_real(item[0])]
+    assert len(set(synthetic)) == len(synthetic) in range(15, 19)
+
+
+def test_ranks_share_a_stream(monkeypatch):
+    items = []
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        stream = MixedIterableDataset(Real(), NOISE, synthetic_fraction=0.3)
+        items += items_of(DataLoader(stream, batch_size=4, num_workers=2))
+    expected = MixedDataset(Real(), NOISE, synthetic_fraction=0.3)
+    assert sorted(map(key, items)) == sorted(key(expected[i]) for i in range(len(expected)))
+
+
+def test_a_synthetic_stream_starts_again():
+    mixed = MixedIterableDataset(Stream(10), Stream(2), synthetic_fraction=0.5)
+    assert len(list(mixed)) == 20
+
+
+# --- what they refuse
+
+
+class OnCuda(NoiseSynthesizer):
+    """Claims to be on CUDA, which no worker may use."""
+
+    @property
+    def device(self):
+        return torch.device("cuda", 0)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda synthesizer: SyntheticDataset(synthesizer, 4),
+        lambda synthesizer: MixedDataset(Real(4), synthesizer, synthetic_fraction=0.5),
+        lambda synthesizer: MixedIterableDataset(Real(4), synthesizer, synthetic_fraction=0.5),
+    ],
+)
+def test_a_synthesizer_on_cuda_is_refused_in_workers(make):
+    dataset = make(OnCuda((3, 4, 4), num_classes=10))
+    with pytest.raises(ValueError, match=r"on cuda:0, which DataLoader workers cannot use: draw in the main process"):
+        next(iter(DataLoader(dataset, num_workers=1)))
+
+
+def make_mixed(real, synthesizer=NOISE):
+    mixed = MixedDataset(real, synthesizer, synthetic_fraction=0.5)
+    return [mixed[i] for i in range(len(mixed))]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MixedDataset(Real(), NOISE, synthetic_fraction=1.0), r"must be in \[0, 1\), got 1.0"),
+        (lambda: MixedDataset(Real(0), NOISE, synthetic_fraction=0.5), "empty"),
+        (lambda: MixedDataset(Real(classes=3), NOISE, synthetic_fraction=0.5), "3 classes, but the synthesizer has 10"),
+        (lambda: make_mixed(Real(), NoiseSynthesizer((1, 4, 4), num_classes=10)), "one size"),
+        (lambda: make_mixed(Real(), NoiseSynthesizer((3, 8, 8), num_classes=10)), "one size"),
+        (lambda: make_mixed(Real(), NoiseSynthesizer((3, 4, 4))), "labels, but the synthesizer has no classes"),
+        (lambda: make_mixed(TensorDataset(torch.randn(5, 3, 4, 4), torch.arange(5))), r"must be in \[0, 1\]"),
+        (lambda: make_mixed(TensorDataset(torch.rand(5, 3, 4, 4), torch.arange(5), torch.arange(5))), "also have 2"),
+    ],
+)
+def test_bad_mixed_datasets_are_named(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_images_that_are_no_tensors_are_named(photographs):
+    from torchvision.datasets import ImageFolder
+
+    noise = NoiseSynthesizer((3, 4, 4), num_classes=10)
+    with pytest.raises(ValueError, match="must be tensors"):
+        make_mixed(ImageFolder(photographs / "test"), noise)
