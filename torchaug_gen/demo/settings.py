@@ -22,13 +22,13 @@ def augment_digits(size: int) -> list[Any]:
 
 
 def augment_photographs(size: int) -> list[Any]:
-    """Return random crops, mirroring, and jitter of brightness, contrast, saturation and hue."""
+    """Return random crops, mirroring, and jitter of brightness, contrast and saturation."""
     import kornia.augmentation as K
 
     return [
         K.RandomResizedCrop((size, size), scale=(0.6, 1.0), ratio=(0.85, 1.18)),
         K.RandomHorizontalFlip(),
-        K.ColorJitter(0.2, 0.2, 0.2, 0.02, p=1.0),
+        K.ColorJitter(0.2, 0.2, 0.2),
     ]
 
 

@@ -140,6 +140,7 @@ def compare(
                 # Initial weights are drawn on the CPU, and so do not depend on the device.
                 classifier = make_classifier().to(device)
                 fit(classifier, loader_for(seed), steps, progress=bar)
-            scores[name].append(accuracy(classifier, test))
+                # Within the fork, since a DataLoader draws a seed for its workers even where it has none.
+                scores[name].append(accuracy(classifier, test))
         bar.set_description("classifiers")
     return scores

@@ -133,44 +133,19 @@ class VaeNet(nn.Module):
         return features if self.embedding is None else torch.cat((features, self.embedding(labels)), dim=1)
 
 
-class GaussianLikelihood(nn.Module):
-    """The negative log likelihood of images under Gaussian noise whose level is what fits the batch best.
+def negative_log_likelihood(predicted: Tensor, images: Tensor) -> Tensor:
+    """Return nats per image, up to a constant, under Gaussian noise whose level is the one that fits the batch best.
 
-    With the noise level σ learned, the balance between likelihood and divergence is no hyperparameter; its best
-    value for a batch is the root mean square error, so nothing need be learned (Rybkin, Daniilidis and Levine,
+    With the noise level σ learned, the balance of likelihood and divergence is no matter of the pixels' scale. Its
+    best value for a batch is the root mean square error, so it takes no parameter (Rybkin, Daniilidis and Levine,
     "Simple and Effective VAE Training with Calibrated Decoders", 2021).
 
-    Here each spatial-frequency band of the two-dimensional discrete cosine transform has its own level. The
-    transform is orthonormal, so this too is an exact density. Errors in fine detail are small in squares, and
-    share a level with the coarse ones no longer: they count in proportion to what is left to explain of them.
-
     Args:
-        height: of the images.
-        width: of the images.
-        bands: rings of equal thickness from the constant to the Nyquist frequency; 1 is the plain Gaussian.
+        predicted: ``(N, C, H, W)`` mean images.
+        images: ``(N, C, H, W)`` in [0, 1].
     """
-
-    rows: Tensor
-    columns: Tensor
-    masks: Tensor
-
-    def __init__(self, height: int, width: int, *, bands: int = 1) -> None:
-        super().__init__()
-        self.register_buffer("rows", dct_matrix(height))
-        self.register_buffer("columns", dct_matrix(width))
-        vertical, horizontal = torch.arange(height) / height, torch.arange(width) / width
-        radius = torch.hypot(vertical[:, None], horizontal[None, :])
-        ring = (radius * bands).to(torch.int64).clamp(max=bands - 1).flatten()
-        masks = F.one_hot(ring, bands).T.to(torch.float32)
-        # A ring can be empty where the bands outnumber the frequencies.
-        self.register_buffer("masks", masks[masks.sum(dim=1) > 0])
-
-    def forward(self, predicted: Tensor, images: Tensor) -> Tensor:
-        """Return nats per image, up to a constant, for two ``(N, C, H, W)``."""
-        spectrum = self.rows @ (predicted - images) @ self.columns.T
-        power = self.masks @ spectrum.square().mean(dim=(0, 1)).flatten()
-        count = self.masks.sum(dim=1)
-        return images.shape[1] / 2 * (count * (power / count).clamp(min=_MIN_VARIANCE).log()).sum()
+    mse = F.mse_loss(predicted, images).clamp(min=_MIN_VARIANCE)
+    return images[0].numel() / 2 * mse.log()
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -184,15 +159,6 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
         ``(latent_dim,)``.
     """
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean(dim=0)
-
-
-def dct_matrix(size: int) -> Tensor:
-    """Return the orthonormal matrix ``(size, size)`` of the discrete cosine transform, lowest frequency first."""
-    frequency = torch.arange(size, dtype=torch.float64)[:, None]
-    place = torch.arange(size, dtype=torch.float64)[None, :] + 0.5
-    matrix = torch.cos(math.pi * frequency * place / size) * math.sqrt(2 / size)
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(torch.float32)
 
 
 class _Residual(nn.Module):
