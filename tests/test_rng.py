@@ -2,6 +2,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,8 +29,17 @@ KNOWN_ANSWERS = [
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
 def test_philox_gives_the_published_answers(counter, key, expected):
-    block = rng.philox(tuple(torch.tensor(word) for word in counter), key)
-    assert tuple(int(word) for word in block) == expected
+    for make in (torch.tensor, np.array):
+        block = rng.philox([make([word]) for word in counter], key)
+        assert tuple(int(word[0]) for word in block) == expected
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**32 - 1)] * 4), min_size=1, max_size=20), SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_tensors_and_arrays_give_the_same_words(counters, seed):
+    words, key = np.array(counters).T, (seed & (2**32 - 1), seed >> 32)
+    arrays, tensors = rng.philox(words, key), rng.philox(torch.from_numpy(words.copy()), key)
+    assert all(np.array_equal(array, tensor.numpy()) for array, tensor in zip(arrays, tensors, strict=True))
 
 
 @given(SEEDS, EPOCHS, st.lists(POSITIONS, min_size=1, max_size=8), st.integers(1, 9))

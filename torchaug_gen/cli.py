@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ntorchaug-gen: interrupted", file=sys.stderr)
         return 130
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        # The file system's own errors would otherwise start with a number.
+        # Some messages have several lines.
         print(f"torchaug-gen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return status
@@ -66,8 +66,8 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     add("--per-class", metavar="N", type=int, default=50, help="training images per class (default: %(default)s)")
     add("--seeds", metavar="N", type=int, default=3, help="trainings of each arm (default: %(default)s)")
-    add("--steps", metavar="N", type=int, help="optimiser steps of each classifier (default: 600; with --data 300)")
-    add("--vae-steps", metavar="N", type=int, help="optimiser steps of the VAE (default: 1500; with --data 500)")
+    add("--steps", metavar="N", type=int, help="optimiser steps of each classifier (default: 600; with --data 250)")
+    add("--vae-steps", metavar="N", type=int, help="optimiser steps of the VAE (default: 1500; with --data 400)")
     add(
         "--fraction",
         metavar="F",

@@ -100,7 +100,7 @@ class _Demo:
         _check_folder(self.out)
         with self._timed("data"):
             data = self._load()
-        self._say(f"{_setting(data, self.settings)}")
+        self._say(_setting(data, self.settings), *data.notes, "Training the VAE, and then the classifiers:")
         _clear_folder(self.out)
         self._write({"finished": False})
         with self._timed("vae"):
@@ -206,9 +206,9 @@ class _Demo:
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
-    def _say(self, text: str) -> None:
+    def _say(self, *lines: str) -> None:
         if self.progress:
-            print(text, file=sys.stderr, flush=True)
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """Run folders: a synthesizer on disk, in files that can be checked before they are believed."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import json
@@ -9,17 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
-from torch.export import ExportedProgram
-from torch.export.passes import move_to_device_pass
 
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.vae import VaeNet
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 FORMAT = "torchaug_gen.run"
 VERSION = 1
@@ -227,6 +230,8 @@ class ExportedNet(nn.Module):
         """Move the program, with the devices that are written into its operations."""
         device = torch.device(device)
         if device != _device(self.network):
+            from torch.export.passes import move_to_device_pass
+
             self.program = move_to_device_pass(self.program, device)
             self.network = self.program.module()
         return self

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchvision.utils import save_image
 from tqdm.auto import tqdm
 
 from torchaug_gen import rng
@@ -230,6 +229,8 @@ def _fit_prior(net: VaeNet, images: TrainingImages, config: VaeConfig) -> None:
 
 def _save_grid(synthesizer: NetworkSynthesizer, path: Path, seed: int) -> None:
     """Write a PNG with a row of samples per class, at the same latents every time."""
+    from torchvision.utils import save_image
+
     classes = min(synthesizer.num_classes or _GRID_CLASSES, _GRID_CLASSES)
     labels = None if synthesizer.num_classes is None else torch.arange(classes).repeat_interleave(_GRID_COLUMNS)
     samples, _ = synthesizer.sample(classes * _GRID_COLUMNS, labels=labels, seed=seed)

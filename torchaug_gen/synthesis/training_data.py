@@ -1,22 +1,24 @@
 """TrainingImages: what a synthesizer learns from, in memory, and the small warps that make it look like more."""
 
+from __future__ import annotations
+
 import math
 import operator
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets import ImageFolder
-from torchvision.transforms import functional as TF
 
 from torchaug_gen import rng
 from torchaug_gen.seeded import Seeded
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
@@ -71,6 +73,8 @@ def read_images(
         TypeError: neither a path nor a map-style dataset.
     """
     if isinstance(data, str | Path):
+        from torchvision.datasets import ImageFolder
+
         data = ImageFolder(str(data), loader=_open)
     if not hasattr(data, "__getitem__") or not isinstance(data, Sized):
         raise TypeError(f"data must be a folder or a map-style dataset with a length, got {type(data).__name__}")
@@ -118,6 +122,8 @@ def warp(images: Tensor, *, strength: float, seed: int, positions: Tensor) -> Te
 
 
 def _open(path: str) -> Image.Image:
+    from PIL import Image
+
     with Image.open(path) as image:
         image.load()
         return image
@@ -133,10 +139,14 @@ def _pair(item: object) -> tuple[object, object]:
 
 def _image(image: object, index: int) -> Tensor:
     """Return an image as ``(C, H, W)`` uint8."""
+    from PIL import Image
+
     if isinstance(image, Image.Image):
         if image.mode not in _GREY | _COLOUR:
             raise ValueError(f"images must have 8 bits per channel, got mode {image.mode} at index {index}")
-        return cast(Tensor, TF.pil_to_tensor(image.convert("L" if image.mode in _GREY else "RGB")))
+        from torchvision.transforms.functional import pil_to_tensor
+
+        return cast(Tensor, pil_to_tensor(image.convert("L" if image.mode in _GREY else "RGB")))
     if not isinstance(image, Tensor):
         raise ValueError(f"images must be tensors or PIL images, got {type(image).__name__} at index {index}")
     if image.ndim != 3 or 0 in image.shape:
@@ -154,9 +164,11 @@ def _image(image: object, index: int) -> Tensor:
 def _resize(image: Tensor, size: tuple[int, int] | None) -> Tensor:
     if size is None or image.shape[1:] == size:
         return image
+    from torchvision.transforms.functional import center_crop, resize
+
     scale = max(size[0] / image.shape[1], size[1] / image.shape[2])
     cover = [max(side, round(have * scale)) for side, have in zip(size, image.shape[1:], strict=True)]
-    return cast(Tensor, TF.center_crop(TF.resize(image, cover, antialias=True), list(size)))
+    return cast(Tensor, center_crop(resize(image, cover, antialias=True), list(size)))
 
 
 def _label(label: object, index: int) -> int | None:
