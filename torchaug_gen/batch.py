@@ -64,7 +64,8 @@ def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
             the value that synthetic rows get there.
 
     Raises:
-        ValueError: no images or more than one candidate for them, a path that leads nowhere, an unknown role.
+        ValueError: no images or more than one candidate for them, a path that leads nowhere, an unknown role, and
+            named images or labels that are none.
     """
     given = dict(fields or {})
     fill = {as_path(key): value for key, value in given.pop("fill", {}).items()}
@@ -72,16 +73,19 @@ def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
     if unknown:
         raise ValueError(f"fields must name {', '.join(ROLES)} or fill, got {', '.join(sorted(map(repr, unknown)))}")
     named = {role: None if key is None else as_path(key) for role, key in given.items()}
-    for path in (*named.values(), *fill):
-        if path is not None and not _exists(batch, path):
-            raise ValueError(f"fields names {show(path)}, but the batch has only {describe(batch)}")
+    named = {role: None if path is None else _locate(batch, path) for role, path in named.items()}
+    fill = {_locate(batch, path): value for path, value in fill.items()}
     images = named.get("images")
     if images is None:
         images = _find_images(batch)
     assert_images(get(batch, images), images)
-    leaves = dict(columns(batch, count(get(batch, images))))
-    roles = {role: path for role in ROLES[1:] if (path := named.get(role, _find(role, leaves, images))) is not None}
-    return Fields(images, roles.pop("labels", None), roles, fill)
+    n = count(get(batch, images))
+    leaves = dict(columns(batch, n, images))
+    roles = {role: path for role in ROLES[1:] if (path := named.get(role, _find(role, leaves, images, n))) is not None}
+    labels = roles.pop("labels", None)
+    if labels is not None:
+        assert_labels(get(batch, labels), labels, n)
+    return Fields(images, labels, roles, fill)
 
 
 def as_path(key: Any) -> Path:
@@ -101,9 +105,18 @@ def get(batch: Any, path: Path) -> Any:
     return batch
 
 
-def columns(batch: Any, n: int) -> Iterator[tuple[Path, Any]]:
-    """Yield path and value of all leaves of a batch of ``n`` items: columns and constants."""
-    return _leaves(batch, (), lambda value: _is_column_list(value, n))
+def columns(batch: Any, n: int, images: Path | None = None) -> Iterator[tuple[Path, Any]]:
+    """Yield path and value of all leaves of a batch of ``n`` items: columns and constants.
+
+    A list on the way to ``images`` holds fields and not items, also where it happens to be ``n`` long.
+    """
+
+    def stop(path: Path, value: Sequence[Any]) -> bool:
+        if images is not None and path == images[: len(path)]:
+            return path == images
+        return _is_column_list(value, n)
+
+    return _leaves(batch, (), stop)
 
 
 def is_column(value: Any, n: int) -> bool:
@@ -163,6 +176,9 @@ def concatenate(parts: Sequence[Any]) -> Any:
     if len(parts) == 1:
         return first
     if isinstance(first, Tensor):
+        shapes = sorted({tuple(part.shape[1:]) for part in parts})
+        if len(shapes) > 1:
+            raise ValueError(f"rows of different shapes cannot be joined, got {' and '.join(map(str, shapes))}")
         return torch.cat(list(parts))
     if isinstance(first, np.ndarray):
         return np.concatenate(list(parts))
@@ -189,15 +205,13 @@ def spread(column: Any, rows: Tensor, n: int, fill: Any) -> Any:
 
 def move(batch: Any, device: torch.device) -> Any:
     """Return the batch with all its tensors on ``device``; copies from pinned memory do not block."""
-    moved = {
-        path: _move(value, device) for path, value in _leaves(batch, (), lambda _: False) if isinstance(value, Tensor)
-    }
+    moved = {path: _move(value, device) for path, value in _leaves(batch, (), _never) if isinstance(value, Tensor)}
     return replace(batch, moved)
 
 
 def describe(batch: Any) -> str:
     """List a batch's leaves with their types, for error messages."""
-    shown = [f"{show(path)}: {_describe_leaf(value)}" for path, value in _leaves(batch, (), _is_image_list)]
+    shown = [f"{show(path)}: {_describe_leaf(value)}" for path, value in _leaves(batch, (), _ends_in_images)]
     return "; ".join(shown) or f"an empty {type(batch).__name__}"
 
 
@@ -214,6 +228,15 @@ def assert_images(images: Any, path: Path) -> None:
         f"images at {show(path)} must be (N, C, H, W) uint8 or floating, or a list of (C, H, W), "
         f"got {_describe_leaf(images)}{hint}"
     )
+
+
+def assert_labels(labels: Any, path: Path, n: int) -> None:
+    """Raise ``ValueError`` where a field that is taken for the labels of ``n`` images does not hold them."""
+    if not (is_labels(labels) and is_column(labels, n)):
+        raise ValueError(
+            f"labels at {show(path)} must be class indices (N,) or probabilities (N, K) for N={n} images, "
+            f"got {_describe_leaf(labels)}"
+        )
 
 
 def is_images(value: Any) -> bool:
@@ -238,12 +261,14 @@ def _is_column_list(value: Sequence[Any], n: int) -> bool:
     """Tell a list with one entry per item from a list of fields, whose tensors each have ``n`` rows."""
     if len(value) != n:
         return False
-    fields = [isinstance(item, Tensor | np.ndarray) and item.ndim > 0 and len(item) == n for item in value]
-    return not (fields and all(fields)) or _is_image_list(value)
+    fields = [is_column(item, n) for item in value]
+    # Entries of one column are of one type, so a column beside something else is a field.
+    mixed = any(fields) and len({type(item) for item in value}) > 1
+    return (not (fields and all(fields)) and not mixed) or _is_image_list(value)
 
 
 def _find_images(batch: Any) -> Path:
-    leaves = dict(_leaves(batch, (), _is_image_list))
+    leaves = dict(_leaves(batch, (), _ends_in_images))
     candidates = [path for path, value in leaves.items() if is_images(value) or _is_image_list(value)]
     named = [path for path in candidates if _name(path) in _NAMES["images"]]
     unnamed = [path for path in candidates if not any(_name(path) in _NAMES[role] for role in TARGETS)]
@@ -267,17 +292,20 @@ def _channels_last_hint(leaves: Mapping[Path, Any]) -> str:
     return ""
 
 
-def _find(role: str, leaves: Mapping[Path, Any], images: Path) -> Path | None:
+def _find(role: str, leaves: Mapping[Path, Any], images: Path, n: int) -> Path | None:
     """Guess the field of a role by its name, or for labels and masks by its place right after the images."""
     for path, value in leaves.items():
-        if path != images and _name(path) in _NAMES[role] and (role != "labels" or is_labels(value)):
+        if path != images and _name(path) in _NAMES[role] and (role != "labels" or _are_labels(value, n)):
+            return path
+        # Detection data sets give one dict an item, with the boxes in it.
+        if role in TARGETS and is_column(value, n) and _is_sequence(value) and _has_key(value, _NAMES[role]):
             return path
     paths = list(leaves)
     follower = paths[paths.index(images) + 1 :][:1]
     if not follower or isinstance(follower[0][-1], str):
         return None
     value = leaves[follower[0]]
-    if role == "labels" and is_labels(value):
+    if role == "labels" and _are_labels(value, n):
         return follower[0]
     if role == "masks" and isinstance(value, Tensor) and not value.is_floating_point():
         shape = getattr(leaves[images], "shape", None)
@@ -291,11 +319,21 @@ def is_labels(value: Any) -> bool:
     if isinstance(value, Tensor):
         hard = value.ndim == 1 and not value.is_floating_point() and value.dtype is not torch.bool
         return hard or (value.ndim == 2 and value.is_floating_point())
-    return _is_sequence(value) and len(value) > 0 and all(type(item) is int for item in value)
+    if isinstance(value, np.ndarray):
+        return (value.ndim, value.dtype.kind) in ((1, "i"), (1, "u"), (2, "f"))
+    return _is_sequence(value) and all(isinstance(item, int | np.integer) and type(item) is not bool for item in value)
 
 
-def _leaves(value: Any, path: Path, stop: Callable[[Sequence[Any]], bool]) -> Iterator[tuple[Path, Any]]:
-    """Yield path and value of each leaf; a list or tuple for which ``stop`` is true is a leaf itself."""
+def _are_labels(value: Any, n: int) -> bool:
+    return is_labels(value) and is_column(value, n)
+
+
+def _has_key(items: Sequence[Any], names: set[str]) -> bool:
+    return any(isinstance(item, Mapping) and any(str(key).lower() in names for key in item) for item in items)
+
+
+def _leaves(value: Any, path: Path, stop: Callable[[Path, Sequence[Any]], bool]) -> Iterator[tuple[Path, Any]]:
+    """Yield path and value of each leaf; a list or tuple for which ``stop`` of both is true is a leaf itself."""
     items: Iterator[tuple[Key, Any]]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         items = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
@@ -303,13 +341,21 @@ def _leaves(value: Any, path: Path, stop: Callable[[Sequence[Any]], bool]) -> It
         items = iter(value.items())
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
         items = zip(value._fields, value, strict=True)
-    elif _is_sequence(value) and not stop(value):
+    elif _is_sequence(value) and not stop(path, value):
         items = iter(enumerate(value))
     else:
         yield path, value
         return
     for key, item in items:
         yield from _leaves(item, (*path, key), stop)
+
+
+def _never(path: Path, value: Sequence[Any]) -> bool:
+    return False
+
+
+def _ends_in_images(path: Path, value: Sequence[Any]) -> bool:
+    return _is_image_list(value)
 
 
 def _is_sequence(value: Any) -> bool:
@@ -340,12 +386,20 @@ def _assign(container: Any, values: Mapping[Key, Any]) -> Any:
     return changed
 
 
-def _exists(batch: Any, path: Path) -> bool:
+def _locate(batch: Any, path: Path) -> Path:
+    """Return a path as leaves are listed, with field names for a NamedTuple and indices counted from the front."""
+    located: list[Key] = []
+    part = batch
     try:
-        get(batch, path)
+        for key in path:
+            if isinstance(key, int) and hasattr(part, "_fields"):
+                located.append(part._fields[key])
+            else:
+                located.append(range(len(part))[key] if isinstance(key, int) and _is_sequence(part) else key)
+            part = get(part, (located[-1],))
     except (AttributeError, KeyError, IndexError, TypeError):
-        return False
-    return True
+        raise ValueError(f"fields names {show(path)}, but the batch has only {describe(batch)}") from None
+    return tuple(located)
 
 
 def _move(tensor: Tensor, device: torch.device) -> Tensor:

@@ -13,10 +13,11 @@ from torchaug_gen import batch as batches
 from torchaug_gen import rng
 from torchaug_gen.augment.pixels import convert
 from torchaug_gen.epoch import SharedEpoch
+from torchaug_gen.labels import check_labels, class_names
 from torchaug_gen.mixing import Tally, as_fraction
 from torchaug_gen.ranks import Share, consumer
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis.synthesizer import RANGE_TOLERANCE, check_labels
+from torchaug_gen.synthesis.synthesizer import RANGE_TOLERANCE
 
 
 class SyntheticDataset(Dataset[Any]):
@@ -335,14 +336,9 @@ def fetch(dataset: Any, indices: list[int]) -> list[Any]:
 
 def check_class_count(real: Any, synthesizer: Any) -> None:
     """Raise ``ValueError`` where a real data set names its classes and the synthesizer has another number of them."""
-    known = getattr(synthesizer, "num_classes", None)
-    while real is not None and known is not None:
-        classes = getattr(real, "classes", None)
-        if isinstance(classes, list | tuple):
-            if len(classes) != known:
-                raise ValueError(f"the real data set has {len(classes)} classes, but the synthesizer has {known}")
-            return
-        real = getattr(real, "dataset", None)
+    known, names = getattr(synthesizer, "num_classes", None), class_names(real)
+    if known is not None and names is not None and len(names) != known:
+        raise ValueError(f"the real data set has {len(names)} classes, but the synthesizer has {known}")
 
 
 def _item_labels(synthesizer: Any, length: int, labels: Tensor | Sequence[int] | None) -> Tensor | None:

@@ -70,7 +70,6 @@ def test_the_loss_falls_and_classes_come_out_right(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_global_generators_say(tmp_path):
-    states = []
     weights = []
     for name, noise, seed in (("a", 1, 0), ("b", 2, 0), ("c", 2, 1)):
         torch.manual_seed(noise)

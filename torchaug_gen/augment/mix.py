@@ -80,9 +80,13 @@ def soft_labels(labels: Tensor, num_classes: int | None) -> Tensor:
     """Return labels as probabilities ``(N, K)``: hard ones one-hot in float32, soft ones as they are.
 
     Raises:
-        ValueError: hard labels without ``num_classes``, or outside 0..K-1.
+        ValueError: hard labels without ``num_classes``, or outside 0..K-1; soft labels of another number of classes.
     """
     if labels.ndim == 2:
+        if num_classes is not None and labels.shape[1] != num_classes:
+            raise ValueError(
+                f"labels must be (N, {num_classes}) for num_classes={num_classes}, got {tuple(labels.shape)}"
+            )
         return labels
     if num_classes is None:
         raise ValueError(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchaug_gen.batch import Images, is_images
 from torchaug_gen.seeded import Seeded
@@ -22,7 +22,9 @@ class OpaqueStage:
             raise TypeError(f"transform must be callable or a list of callables, got {type(transform).__name__}")
         self.transform = transform
         # Kornia refuses integers; torchvision takes both, and some of its transforms (JPEG) take only uint8.
-        self.needs_float = type(transform).__module__.split(".")[0] == "kornia"
+        self.needs_float = any(
+            map(_is_kornia, transform.modules() if isinstance(transform, nn.Module) else [transform])
+        )
 
     @property
     def name(self) -> str:
@@ -59,3 +61,7 @@ class OpaqueStage:
         # tv_tensors and other subclasses end here: what is delivered is a plain tensor.
         plain: Tensor = result.as_subclass(Tensor)
         return plain
+
+
+def _is_kornia(transform: Any) -> bool:
+    return any(base.__module__.split(".")[0] == "kornia" for base in type(transform).__mro__)

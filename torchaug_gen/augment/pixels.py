@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# Half a level of an 8-bit image: what rounding in an operation can explain.
+TOLERANCE = 0.5 / 255
+
 
 def convert(images: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Return images in another dtype with the same meaning; ``None`` keeps what comes.
@@ -14,7 +17,7 @@ def convert(images: Tensor, dtype: torch.dtype | None) -> Tensor:
         dtype: ``torch.uint8``, a floating dtype, or ``None``.
 
     Raises:
-        ValueError: floating values outside [0, 1] on the way to uint8, such as normalised ones.
+        ValueError: floating values outside [0, 1] by more than rounding on the way to uint8, such as normalised ones.
     """
     if dtype is None or images.dtype is dtype:
         return images
@@ -23,12 +26,12 @@ def convert(images: Tensor, dtype: torch.dtype | None) -> Tensor:
             return images.to(dtype)
         # Divided in float32: half precision could not tell neighbouring levels near 1 apart before the division.
         return images.to(torch.promote_types(dtype, torch.float32)).div_(255).to(dtype)
-    if images.numel() and not (images.amin() >= 0 and images.amax() <= 1):
+    if images.numel() and not (images.amin() >= -TOLERANCE and images.amax() <= 1 + TOLERANCE):
         raise ValueError(
             f"images must be in [0, 1] to become {dtype}, got {images.amin():.3g}..{images.amax():.3g}: "
             "deliver normalised images in a floating dtype"
         )
-    return images.mul(255).round_().to(dtype)
+    return images.mul(255).round_().clamp_(0, 255).to(dtype)
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:

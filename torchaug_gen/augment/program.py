@@ -122,7 +122,8 @@ def _stack(images: Images) -> Images:
 
 def _join(parts: list[Rows]) -> list[Rows]:
     """Return the parts as one where all images agree in size and dtype, in the order of their rows."""
-    parts = [part._replace(images=_stack(part.images)) for part in parts if len(part.rows)]
+    # A batch without any rows keeps its real part.
+    parts = [part._replace(images=_stack(part.images)) for part in parts if len(part.rows)] or parts[:1]
     tensors = [part.images for part in parts if isinstance(part.images, Tensor)]
     if len(parts) < 2 or len(tensors) < len(parts) or len({(t.shape[1:], t.dtype) for t in tensors}) != 1:
         return parts
@@ -138,7 +139,12 @@ def _only(parts: list[Rows]) -> Images:
     if len(parts) == 1:
         return parts[0].images
     real, synthetic = (part.images for part in parts)
-    raise ValueError(
+    raise size_error(real, synthetic)
+
+
+def size_error(real: Images, synthetic: Images) -> ValueError:
+    """Return the error that says which sizes real and synthetic images have, and what to do."""
+    return ValueError(
         f"real and synthetic images must have one size, got {_sizes(real)} and {_sizes(synthetic)}: "
         "add a stage that resizes to the transform, or a synthesizer of that size"
     )

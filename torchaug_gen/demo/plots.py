@@ -60,8 +60,9 @@ def save_preview(path: Path, bands: Mapping[str, Tensor], classes: Sequence[str]
         for spine in ax.spines.values():
             spine.set_visible(False)
     axes[0].xaxis.tick_top()
-    axes[0].set_xticks([(column + 0.5) * (width + _GAP) - _GAP / 2 for column in range(columns)], labels=list(classes))
-    axes[0].tick_params(length=0, labelsize=11)
+    middles = [(column + 0.5) * (width + _GAP) - _GAP / 2 for column in range(columns)]
+    axes[0].set_xticks(middles, labels=[name if len(name) <= 11 else f"{name[:10]}…" for name in classes])
+    axes[0].tick_params(length=0, labelsize=10)
     figure.suptitle(title, x=right / size[0], y=1 - bottom / size[1], ha="left", va="top", fontsize=11)
     figure.savefig(path, dpi=_DPI)
 
@@ -84,7 +85,8 @@ def save_accuracy(path: Path, arms: Mapping[str, Sequence[float]], *, title: str
     for x, (colour, points) in enumerate(zip(_COLOURS, values, strict=False)):
         ax.hlines(mean(points), x - 0.22, x + 0.22, color=colour, linewidth=3, zorder=2)
         ax.scatter([x] * len(points), points, color=colour, edgecolor="white", s=55, zorder=3)
-        ax.annotate(f"{mean(points):.1f} %", (x + 0.26, mean(points)), va="center", color=colour, fontweight="bold")
+        text = ax.annotate(f"{mean(points):.1f} %", (x + 0.26, mean(points)), va="center", color=colour, weight="bold")
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     ax.set_xticks(range(len(values)), labels=[label.replace(" + ", "\n+ ") for label in arms])
     ax.set_xlim(-0.5, len(values) - 0.3)
     ax.margins(y=0.15)

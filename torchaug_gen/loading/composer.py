@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,8 +32,6 @@ class Composer:
     def __call__(self, plan: Plan) -> Any:
         """Return the batch of a plan, in the inner loader's own structure and types."""
         batch = plan.batch if self._device is None else batches.move(plan.batch, self._device)
-        if not len(plan.synthetic_rows):
-            return batch
         images = batches.get(batch, plan.fields.images)
         parts = [Rows(images, (~plan.synthetic_rows).nonzero()[:, 0])]
         classes = None
@@ -62,6 +61,9 @@ class Composer:
             images, classes = synthesizer.sample(labels=plan.labels, seed=seed, epoch=epoch, positions=plan.positions)
         if not isinstance(synthesizer, Synthesizer):
             images = check_images(images, (plan.synthetic, *images.shape[1:]), plan.positions)
+            classes = plan.labels if classes is None else classes
+            if classes is not None and classes.shape != (plan.synthetic,):
+                raise ValueError(f"the synthesizer must return ({plan.synthetic},) labels, got {tuple(classes.shape)}")
         channels = real.shape[1] if isinstance(real, Tensor) else real[0].shape[0] if real else images.shape[1]
         if images.shape[1] != channels:
             raise ValueError(f"real images have {channels} channels, but synthetic ones have {images.shape[1]}")
@@ -74,6 +76,8 @@ class Composer:
     def _labels(self, real: Any, classes: Tensor | None, parts: list[Rows]) -> Any:
         """Return the labels of all rows, of the real ones' type: class indices or probabilities."""
         num_classes = self._settings.num_classes
+        if isinstance(real, np.ndarray):
+            return self._labels(torch.from_numpy(real), classes, parts).numpy()
         if not isinstance(real, Tensor):
             wanted = batches.spread(real, parts[0].rows, sum(len(part.rows) for part in parts), 0)
             if classes is not None:

@@ -22,7 +22,6 @@ class Pass:
         self._loader = loader
         self._inner: Any = None
         self._prefetcher: Prefetcher[Plan, Any] | None = None
-        self._delivered = 0
         self.superseded = False
 
     def __iter__(self) -> Pass:
@@ -34,17 +33,17 @@ class Pass:
                 "this pass has ended: a newer pass over the loader took over its persistent workers; use two loaders "
                 "to iterate twice at a time"
             )
+        first = self._prefetcher is None
         if self._prefetcher is None:
             self._inner, self._prefetcher = self._loader._begin(self)
         try:
             plan, batch = self._prefetcher.next()
         except StopIteration:
-            if self._delivered == 0:
+            if first:
                 raise ValueError(
                     "the loader delivered no batch: its dataset is empty, or drop_last drops the only batch"
                 ) from None
             raise
-        self._delivered += 1
         self._loader.stats.count(real=plan.real, synthetic=plan.synthetic)
         return batch
 

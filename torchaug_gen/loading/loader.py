@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -144,7 +145,7 @@ class AugmentedLoader(Generic[Batch]):
         if not (self._settings.mixes and self._settings.mixing == "rebatch"):
             return len(self.loader)  # type: ignore[arg-type]
         splits = rules.rebatch_splits(
-            order.real_items(self.loader), self._batch_size, self._fraction, drop_last=self._drop_last
+            order.real_items(self.loader), self._batch_size, self._settings.fraction_at, drop_last=self._drop_last
         )
         return sum(1 for _ in splits)
 
@@ -160,10 +161,16 @@ class AugmentedLoader(Generic[Batch]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         inner = self.__dict__.get("loader")
+        if inner is not None and name == "loader":
+            raise AttributeError("loader cannot be changed: wrap the other loader in an AugmentedLoader of its own")
         if inner is None or name.startswith("_") or name in self.__dict__ or not hasattr(inner, name):
             object.__setattr__(self, name, value)
         else:
             setattr(inner, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no pass of its own, and weak references cannot be pickled.
+        return {**self.__dict__, "_current": None}
 
     def _prepare(self) -> None:
         """Make the loader that is iterated in the user's stead: the same, but with its order from the seed."""
@@ -184,7 +191,13 @@ class AugmentedLoader(Generic[Batch]):
             return
         regroup = None
         if regroups and order.is_map_style(loader):
-            regroup = self._regroup
+            # It must not hold this loader, which would be in a cycle then, and its persistent workers with it.
+            regroup = partial(
+                order.regroup,
+                batch_size=self._batch_size,
+                fraction=settings.fraction_at,
+                drop_last=self._drop_last,
+            )
         if not isinstance(loader.dataset, torch.utils.data.IterableDataset):
             sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
             self._order = order.SeededOrder(sampler, seed=settings.seed, regroup=regroup)
@@ -201,6 +214,8 @@ class AugmentedLoader(Generic[Batch]):
         self._generator.manual_seed(rng.derive_seed(settings.seed, "loader.workers", epoch))
         if self._order is not None:
             self._order.epoch = epoch
+        if isinstance(self.loader, DataLoader):
+            order.refresh(self._source_loader, self.loader)
         inner = iter(self._source_loader)
         source = Source(
             inner,
@@ -212,12 +227,6 @@ class AugmentedLoader(Generic[Batch]):
             drop_last=self._drop_last,
         )
         return inner, Prefetcher(source.next, Composer(settings, device=self._device()), depth=settings.prefetch)
-
-    def _regroup(self, batches: Iterator[Any], epoch: int) -> Iterator[list[int]]:
-        return order.regroup(batches, batch_size=self._batch_size, fraction=self._fraction, drop_last=self._drop_last)
-
-    def _fraction(self, step: int) -> Fraction:
-        return self._settings.fraction
 
     @property
     def _batch_size(self) -> int:
@@ -263,10 +272,9 @@ class AugmentedLoader(Generic[Batch]):
         dataset = getattr(self.loader, "dataset", None)
         while dataset is not None:
             split = getattr(dataset, "split", None)
-            if getattr(dataset, "train", None) is False or (
-                isinstance(split, str) and split.lower() in _EVALUATION_SPLITS
-            ):
-                said = f"split={split!r}" if isinstance(split, str) else "train=False"
+            evaluates = isinstance(split, str) and split.lower() in _EVALUATION_SPLITS
+            if evaluates or getattr(dataset, "train", None) is False:
+                said = f"split={split!r}" if evaluates else "train=False"
                 raise ValueError(
                     f"{type(dataset).__name__} has {said}, but the loader mixes in synthetic items{advice}"
                 )

@@ -13,7 +13,7 @@ from torchaug_gen.seeded import Seeded
 
 _END = object()
 
-Regroup = Callable[[Iterator[Any], int], Iterator[Any]]
+Regroup = Callable[[Iterator[Any]], Iterator[Any]]
 
 
 class SeededOrder:
@@ -40,7 +40,7 @@ class SeededOrder:
     def __iter__(self) -> Iterator[Any]:
         # torch calls iter() twice for each new iterator over workers; a generator does nothing until its first next.
         batches = self._batches(self.epoch)
-        return batches if self._regroup is None else self._regroup(batches, self.epoch)
+        return batches if self._regroup is None else self._regroup(batches)
 
     def _batches(self, epoch: int) -> Iterator[Any]:
         seed = rng.derive_seed(self._seed, "loader.order", epoch)
@@ -101,6 +101,12 @@ def twin_of(loader: DataLoader[Any], order: SeededOrder | None, generator: torch
     if order is not None:
         settings["sampler" if loader.batch_sampler is None else "batch_sampler"] = order
     return twin
+
+
+def refresh(twin: DataLoader[Any], loader: DataLoader[Any]) -> None:
+    """Pass on to a twin what was set on the user's loader since: workers, ``collate_fn``, ``timeout``."""
+    own = {"generator", "_iterator", "sampler", "batch_sampler"}
+    vars(twin).update({name: value for name, value in vars(loader).items() if name not in own})
 
 
 def real_items(loader: Any) -> int:

@@ -36,7 +36,7 @@ class Prefetcher(Generic[Plan, Batch]):
             Exception: whatever planning or composing this batch raised; the next call goes on behind it.
         """
         if self._depth == 0:
-            return self._finish(self._plan())
+            return _finish(self._compose, self._plan())
         # Two plans a call at the most: the lead grows step by step, and the first batch does not wait for all of it.
         for _ in range(2):
             if not self._exhausted and len(self._pending) <= self._depth:
@@ -55,15 +55,11 @@ class Prefetcher(Generic[Plan, Batch]):
             failed: Future[tuple[Plan, Batch]] = Future()
             failed.set_exception(error)
             self._pending.append(failed)
+            # The error's traceback holds this frame: without the name it does not hold itself.
+            del failed
         else:
-            self._pending.append(self._thread().submit(self._finish, plan))
-
-    def _finish(self, plan: Plan) -> tuple[Plan, Batch]:
-        try:
-            return plan, self._compose(plan)
-        except StopIteration as error:
-            # From a user's transform it would look like the end of the pass.
-            raise RuntimeError("the transform or synthesizer raised StopIteration") from error
+            # A job must not hold the prefetcher, or a pass that is broken off would compose what is pending first.
+            self._pending.append(self._thread().submit(_finish, self._compose, plan))
 
     def _thread(self) -> ThreadPoolExecutor:
         if self._executor is None:
@@ -71,3 +67,11 @@ class Prefetcher(Generic[Plan, Batch]):
             # The thread ends with the prefetcher, also where a pass is broken off.
             weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
         return self._executor
+
+
+def _finish(compose: Callable[[Plan], Batch], plan: Plan) -> tuple[Plan, Batch]:
+    try:
+        return plan, compose(plan)
+    except StopIteration as error:
+        # From a user's transform it would look like the end of the pass.
+        raise RuntimeError("the transform or synthesizer raised StopIteration") from error

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchaug_gen import batch as batches
 from torchaug_gen import rng
-from torchaug_gen.augment.program import Key
+from torchaug_gen.augment.program import Key, size_error
 from torchaug_gen.batch import Fields
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.settings import Settings
@@ -53,12 +53,13 @@ class Source:
         # Real rows that wait for their batch: a whole inner batch when regrouped, the carried rows else.
         self._held: Any = None
         self._ended = False
+        # Plain functions: a bound method would hold this object in a cycle, and workers would outlive a broken-off pass.
         ways = {
-            "rebatch": self._regrouped if regrouped else self._carried,
-            "extend": self._extended,
-            "replace": self._replaced,
+            "rebatch": Source._regrouped if regrouped else Source._carried,
+            "extend": Source._extended,
+            "replace": Source._replaced,
         }
-        self._next = ways[settings.mixing] if settings.mixes else self._whole
+        self._next = ways[settings.mixing] if settings.mixes else Source._whole
 
     def next(self) -> Plan:
         """Return the next plan.
@@ -67,7 +68,7 @@ class Source:
             StopIteration: the inner loader has ended.
             ValueError: a batch that cannot be mixed or transformed; says what was expected and what came.
         """
-        return self._next()
+        return self._next(self)
 
     def _whole(self) -> Plan:
         batch, n = self._pull()
@@ -130,17 +131,21 @@ class Source:
         except StopIteration:
             self._ended = True
             return
-        for path, value in batches.columns(batch, n):
-            if not batches.is_column(value, n):
+        if not n:
+            return
+        for path, value in self._columns(batch, n):
+            if not (batches.is_column(value, n) or value is None or path == (self._settings.tag,)):
                 raise ValueError(
                     f"field {batches.show(path)} cannot be split between batches, since it has not one entry for each "
                     f'of the {n} images; use mixing="extend", which keeps batches whole'
                 )
         if self._held is not None:
             held, carried = self._held
-            values = dict(batches.columns(batch, n))
+            values = dict(self._columns(batch, n))
             joined = {
-                path: batches.concatenate((value, values[path])) for path, value in batches.columns(held, carried)
+                path: batches.concatenate((value, values[path]))
+                for path, value in self._columns(held, carried)
+                if batches.is_column(value, carried)
             }
             batch, n = batches.replace(held, joined), carried + n
         self._held = (batch, n)
@@ -149,27 +154,35 @@ class Source:
         """Return the inner loader's next batch and its number of items, checked."""
         batch = next(self.inner)
         if self._fields is None:
-            self._fields = batches.find_fields(batch, self._settings.fields)
-            self._check_fields(batch, self._fields)
+            fields = batches.find_fields(batch, self._settings.fields)
+            self._check_fields(batch, fields)
+            # Only now: a consumer who goes on after the error meets it again.
+            self._fields = fields
         images = batches.get(batch, self._fields.images)
         batches.assert_images(images, self._fields.images)
+        n = batches.count(images)
+        # Labels of no images have whatever dtype an empty list becomes.
+        if self._fields.labels is not None and n:
+            batches.assert_labels(self._labels_of(batch), self._fields.labels, n)
         if self._settings.mixes:
             self._check_real(images)
-        return batch, batches.count(images)
+        return batch, n
 
     def _plan(self, batch: Any, split: Split, *, rows: Tensor | None = None, labels: Tensor | None = None) -> Plan:
         first = self._tally.synthetic
         positions = (torch.arange(split.synthetic) + first) * self._rank.count + self._rank.index
-        plan = Plan(
-            batch=batch,
-            fields=self._known_fields,
-            synthetic_rows=synthetic_rows(sum(split), split.synthetic) if rows is None else rows,
-            labels=self._choose(batch, positions, labels),
-            positions=positions,
-            key=Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index),
-        )
-        self._advance(split)
-        return plan
+        try:
+            return Plan(
+                batch=batch,
+                fields=self._known_fields,
+                synthetic_rows=synthetic_rows(sum(split), split.synthetic) if rows is None else rows,
+                labels=self._choose(batch, positions, labels),
+                positions=positions,
+                key=Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index),
+            )
+        finally:
+            # Also where labels turn out bad: the batches behind stay in step with the indices handed out.
+            self._advance(split, replaced=0 if rows is None else split.synthetic)
 
     @property
     def _known_fields(self) -> Fields:
@@ -177,17 +190,24 @@ class Source:
             raise RuntimeError("fields are known only once a batch was seen")
         return self._fields
 
-    def _advance(self, split: Split) -> None:
+    def _advance(self, split: Split, *, replaced: int = 0) -> None:
         self._tally = self._tally.after(self._settings.fraction, split)
-        self._real_seen += split.real
+        self._real_seen += split.real + replaced
         self._step += 1
 
     def _take(self, batch: Any, n: int, rows: Tensor) -> Any:
         """Return the batch with only these rows in every column."""
         values = {
-            path: batches.take(value, rows) for path, value in batches.columns(batch, n) if batches.is_column(value, n)
+            path: batches.take(value, rows) for path, value in self._columns(batch, n) if batches.is_column(value, n)
         }
+        images = batches.get(batch, self._known_fields.images)
+        if not len(rows) and n and not isinstance(images, Tensor):
+            # An empty list would not tell dtype, channels and device any more.
+            values[self._known_fields.images] = images[0].new_empty((0, *images[0].shape))
         return batches.replace(batch, values)
+
+    def _columns(self, batch: Any, n: int) -> Iterator[tuple[batches.Path, Any]]:
+        return batches.columns(batch, n, self._known_fields.images)
 
     def _choose(self, batch: Any, positions: Tensor, fixed: Tensor | None) -> Tensor | None:
         """Return the classes to draw: those of the replaced rows, or what the label policy says."""
@@ -247,8 +267,9 @@ class Source:
                 'num_classes, or deny labels with fields={"labels": None}'
             )
         n = batches.count(batches.get(batch, fields.images))
-        roles = {fields.images, fields.labels, *fields.targets.values()}
-        for path, value in batches.columns(batch, n):
+        # The tag is given to all rows later.
+        roles = {fields.images, fields.labels, *fields.targets.values(), (self._settings.tag,)}
+        for path, value in batches.columns(batch, n, fields.images):
             if path not in roles and path not in fields.fill and batches.is_column(value, n):
                 raise ValueError(
                     f"synthetic rows have no value for field {batches.show(path)}: give one with "
@@ -260,6 +281,14 @@ class Source:
         for part in [images] if isinstance(images, Tensor) else images:
             if shape is not None and part.shape[-3] != shape[0]:
                 raise ValueError(f"real images have {part.shape[-3]} channels, but synthetic ones have {shape[0]}")
+            # Said here too, because batches of one item would never hold both sizes.
+            if (
+                shape is not None
+                and not self._settings.program.stages
+                and part.numel()
+                and part.shape[-2:] != tuple(shape[1:])
+            ):
+                raise size_error(part[:1] if part.ndim == 4 else [part], [torch.empty(shape)])
             if part.is_floating_point() and part.numel():
                 low, high = part.amin(), part.amax()
                 if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):

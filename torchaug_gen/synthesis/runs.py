@@ -147,7 +147,7 @@ def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
         num_classes=synthesizer.num_classes,
         value_range=synthesizer.value_range,
         chunk=synthesizer.chunk,
-        classes=getattr(synthesizer, "classes", None),
+        classes=synthesizer.classes,
         package_version=version("torchaug_gen"),
     )
     network = _weights(net) if known else _exported(synthesizer)
@@ -186,7 +186,7 @@ def load_run(path: Path, *, device: torch.device, trust: bool = False, sha256: s
         value_range=config.value_range,
         chunk=config.chunk,
     )
-    setattr(synthesizer, "classes", config.classes)  # noqa: B010
+    synthesizer.classes = config.classes
     return synthesizer.to(device)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchaug_gen import rng
+from torchaug_gen.labels import check_labels
 
 if TYPE_CHECKING:
     from torchaug_gen.synthesis.network import NetworkSynthesizer
@@ -30,6 +31,9 @@ class Synthesizer(ABC):
     Args:
         image_shape: ``(C, H, W)`` of the images.
         num_classes: how many classes can be asked for, or ``None`` for a synthesizer without labels.
+
+    Attributes:
+        classes: the names of the classes in the order of their labels, where they are known.
     """
 
     def __init__(self, image_shape: Sequence[int], *, num_classes: int | None = None) -> None:
@@ -37,6 +41,7 @@ class Synthesizer(ABC):
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for no labels, got {num_classes}")
         self.num_classes = num_classes
+        self.classes: tuple[str, ...] | None = None
 
     @abstractmethod
     def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
@@ -177,15 +182,6 @@ class Synthesizer(ABC):
         from torchaug_gen.synthesis.runs import load_run
 
         return load_run(Path(path), device=torch.device(device), trust=trust, sha256=sha256)
-
-
-def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Raise ``ValueError`` where a label is not in ``0..num_classes-1``."""
-    if not len(labels):
-        return
-    low, high = labels.min().item(), labels.max().item()
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {low if low < 0 else high}")
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int, int], positions: Tensor) -> Tensor:

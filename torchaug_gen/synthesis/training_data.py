@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchaug_gen import rng
+from torchaug_gen.labels import class_names
 from torchaug_gen.seeded import Seeded
 
 if TYPE_CHECKING:
@@ -87,8 +88,7 @@ def read_images(
             labels.append(_label(label, index))
     if not images:
         raise ValueError("data must hold at least one image, got none")
-    known = getattr(data, "classes", None)
-    return _with_labels(_stack(images), labels, None if known is None else tuple(str(name) for name in known))
+    return _with_labels(_stack(images), labels, class_names(data))
 
 
 def warp(images: Tensor, *, strength: float, seed: int, positions: Tensor) -> Tensor:

@@ -1,0 +1,43 @@
+"""Labels: class indices ``(N,)`` or class probabilities ``(N, K)``, and the names of classes."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def check_labels(labels: Tensor, num_classes: int, *, what: str = "labels") -> None:
+    """Raise ``ValueError`` where a class index is not in ``0..num_classes-1``."""
+    if not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"{what} must be in 0..{num_classes - 1}, got {low if low < 0 else high}")
+
+
+def soft_labels(labels: Tensor, num_classes: int | None) -> Tensor:
+    """Return labels as probabilities ``(N, K)``: hard ones one-hot in float32, soft ones as they are.
+
+    Raises:
+        ValueError: hard labels without ``num_classes``, or outside 0..K-1.
+    """
+    if labels.ndim == 2:
+        return labels
+    if num_classes is None:
+        raise ValueError("class indices can be blended only where num_classes is known: MixUp(num_classes=...)")
+    check_labels(labels, num_classes)
+    return F.one_hot(labels.to(torch.int64), num_classes).float()
+
+
+def class_names(dataset: Any) -> tuple[str, ...] | None:
+    """Return the names of a data set's classes, found as torchvision keeps them, also through ``Subset``s.
+
+    ``None`` where it does not tell.
+    """
+    while dataset is not None:
+        classes = getattr(dataset, "classes", None)
+        if isinstance(classes, list | tuple):
+            return tuple(map(str, classes))
+        dataset = getattr(dataset, "dataset", None)
+    return None
