@@ -188,9 +188,9 @@ STRUCTURES = {
     "dict": (lambda x, y: {"image": x, "label": y}, lambda b: (b["image"], b["label"])),
     "OrderedDict": (lambda x, y: OrderedDict(pixel_values=x, labels=y), lambda b: (b["pixel_values"], b["labels"])),
     "UserDict": (lambda x, y: UserDict(img=x, target=y), lambda b: (b["img"], b["target"])),
-    "NamedTuple": (lambda x, y: Pair(x, y), lambda b: (b.image, b.label)),
-    "dataclass": (lambda x, y: Record(x, y), lambda b: (b.image, b.label)),
-    "frozen": (lambda x, y: Frozen(x, y), lambda b: (b.image, b.label)),
+    "NamedTuple": (Pair, lambda b: (b.image, b.label)),
+    "dataclass": (Record, lambda b: (b.image, b.label)),
+    "frozen": (Frozen, lambda b: (b.image, b.label)),
     "nested": (
         lambda x, y: {"a": {"image": x}, "b": {"c": {"label": y}}},
         lambda b: (b["a"]["image"], b["b"]["c"]["label"]),

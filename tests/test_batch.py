@@ -45,14 +45,19 @@ def test_labels_may_be_lists_arrays_and_narrow_integers(labels, n):
         ((X, MASKS[:, None].byte()), None, None, None),
         ({"image": X, "mask": MASKS.float(), "label": Y}, ("image",), ("label",), {"masks": ("mask",)}),
         ({"image": X, "mask": torch.rand(N, 1, 8, 8)}, ("image",), None, {"masks": ("mask",)}),
-        ({"x": X, "bbox": torch.rand(N, 4), "landmarks": 3}, ("x",), None, {"boxes": ("bbox",), "keypoints": ("landmarks",)}),
+        (
+            {"x": X, "bbox": torch.rand(N, 4), "landmarks": 3},
+            ("x",),
+            None,
+            {"boxes": ("bbox",), "keypoints": ("landmarks",)},
+        ),
         ((list(X), [{"boxes": 0, "labels": 0}] * N), (0,), None, {"boxes": (1,)}),
         ({"image": X, "label": "cat"}, ("image",), None, {}),
         (([torch.rand(3, 4 + i, 8) for i in range(3)], [0, 1, 2]), (0,), (1,), {}),
         ({"meta": "abc", "y": Y, "image": X}, ("image",), ("y",), {}),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_guesses(batch, images, labels, targets):
     if images is None:
         with pytest.raises(ValueError, match="several fields that may be the images, 0 and 1"):

@@ -11,13 +11,12 @@ from torch.utils.data import Dataset, IterableDataset, default_collate, get_work
 
 from torchaug_gen import batch as batches
 from torchaug_gen import rng
-from torchaug_gen.augment.pixels import convert
 from torchaug_gen.epoch import SharedEpoch
 from torchaug_gen.labels import check_labels, class_names
 from torchaug_gen.mixing import Tally, as_fraction
+from torchaug_gen.pixels import convert, outside
 from torchaug_gen.ranks import Share, consumer
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis.synthesizer import RANGE_TOLERANCE
 
 
 class SyntheticDataset(Dataset[Any]):
@@ -190,8 +189,10 @@ class MixedIterableDataset(IterableDataset[Any]):
         if isinstance(source, IterableDataset):
             while True:
                 items = iter(source)
-                yield from items if getattr(source, "splits_itself", False) else islice(
-                    items, worker.index, None, worker.count
+                yield from (
+                    items
+                    if getattr(source, "splits_itself", False)
+                    else islice(items, worker.index, None, worker.count)
                 )
         befores = (
             _synthetic_before(self._fraction, place)
@@ -279,10 +280,10 @@ class _Template:
         if self._labels is not None and getattr(synthesizer, "num_classes", None) is None:
             raise ValueError("real items have labels, but the synthesizer has no classes: give it num_classes")
         image = batches.get(item, self._images)
-        if image.is_floating_point() and not (image.amin() >= -RANGE_TOLERANCE and image.amax() <= 1 + RANGE_TOLERANCE):
+        if span := outside(image):
             raise ValueError(
-                f"real images must be in [0, 1] to have synthetic ones beside them, got {image.amin():.3g}.."
-                f"{image.amax():.3g}: normalise after mixing, for example in AugmentedLoader's transform"
+                f"real images must be in [0, 1] to have synthetic ones beside them, got {span}: normalise after "
+                "mixing, for example in AugmentedLoader's transform"
             )
 
     def items(self, images: Tensor, labels: Tensor | None) -> list[Any]:

@@ -13,19 +13,25 @@ def check_labels(labels: Tensor, num_classes: int, *, what: str = "labels") -> N
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(f"{what} must be in 0..{num_classes - 1}, got {low if low < 0 else high}")
+        raise ValueError(f"{what} must be in 0..{num_classes - 1}, got {low}..{high}")
 
 
 def soft_labels(labels: Tensor, num_classes: int | None) -> Tensor:
     """Return labels as probabilities ``(N, K)``: hard ones one-hot in float32, soft ones as they are.
 
     Raises:
-        ValueError: hard labels without ``num_classes``, or outside 0..K-1.
+        ValueError: hard labels without ``num_classes``, or outside 0..K-1; soft labels of another number of classes.
     """
     if labels.ndim == 2:
+        if num_classes is not None and labels.shape[1] != num_classes:
+            raise ValueError(
+                f"labels must be (N, {num_classes}) for num_classes={num_classes}, got {tuple(labels.shape)}"
+            )
         return labels
     if num_classes is None:
-        raise ValueError("class indices can be blended only where num_classes is known: MixUp(num_classes=...)")
+        raise ValueError(
+            "labels that are class indices can be blended only where num_classes is known: MixUp(num_classes=...)"
+        )
     check_labels(labels, num_classes)
     return F.one_hot(labels.to(torch.int64), num_classes).float()
 

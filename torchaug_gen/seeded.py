@@ -37,7 +37,8 @@ class Seeded(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
+        # "generator=None" asks for the global one as well.
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "generator" or value is not None}
         # In inference mode composite operations arrive whole, and would draw where this mode cannot see it.
         if torch.is_inference_mode_enabled():
             with self:

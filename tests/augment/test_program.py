@@ -28,7 +28,9 @@ def test_sizes_that_differ_may_do_so_up_to_the_stage_that_resizes():
     ragged = [torch.rand(3, 4, 4), torch.rand(3, 9, 5), torch.rand(3, 5, 5)]
     images, _ = Program(v2.Resize((6, 6)), dtype=torch.float32)(parts(ragged), None, KEY)
     assert images.shape == (5, 3, 6, 6)
-    with pytest.raises(ValueError, match=r"must have one size, got \(3, 8, 8\) and \(3, 5, 5\): add a stage that resizes"):
+    with pytest.raises(
+        ValueError, match=r"must have one size, got \(3, 8, 8\) and \(3, 5, 5\): add a stage that resizes"
+    ):
         Program(v2.Identity(), dtype=None)(parts(synthetic=small), None, KEY)
 
 
@@ -61,7 +63,7 @@ def test_stages_get_the_widest_dtype(transform, dtype, given, seen):
 
 
 def test_each_stage_has_numbers_of_its_own():
-    stage = lambda images: torch.rand_like(images)  # noqa: E731
+    stage = torch.rand_like
     drawn = []
     for stages in ([stage], [stage, stage]):
         drawn.append(Program(stages, dtype=None)([Rows(REAL, torch.arange(3))], None, KEY)[0])
@@ -73,7 +75,7 @@ def test_blending_says_what_it_lacks():
     with pytest.raises(ValueError, match=r"MixUp\(alpha=1.0, num_classes=3\) blends labels, but the batch has none"):
         program(parts(), None, KEY)
     ragged = [torch.rand(3, 4, 4), torch.rand(3, 9, 5)]
-    with pytest.raises(ValueError, match="needs images of one size, got sizes .* resize before it"):
+    with pytest.raises(ValueError, match=r"needs images of one size, got sizes .* resize before it"):
         program([Rows(ragged, torch.arange(2))], torch.tensor([0, 1]), KEY)
 
 

@@ -66,34 +66,50 @@ def test_loaders(loader, error, words):
 @pytest.mark.parametrize(
     ("batch", "options", "words"),
     [
-        ((X, Y), {"synthesizer": Drawn(num_classes=None)}, "the batch has labels at 1, but the synthesizer has no classes"),
-        ((X, Y + 2), {}, r"real labels must be among the synthesizer's 5 classes, 0\.\.4, got 2\.\.5"),
+        (
+            (X, Y),
+            {"synthesizer": Drawn(num_classes=None)},
+            "the batch has labels at 1, but the synthesizer has no classes",
+        ),
+        ((X, Y + 2), {}, r"real labels \(the synthesizer has 5 classes\) must be in 0\.\.4, got 2\.\.5"),
         ((X, torch.rand(4, 3)), {}, "real labels have 3 classes, but the synthesizer has 5"),
         ((X[:, :1], Y), {}, "real images have 1 channels, but synthetic ones have 3"),
         ((X, Y), {"synthesizer": Returns(X[:, :1], Y)}, "real images have 3 channels, but synthetic ones have 1"),
         (("a", Y), {}, "the batch has no images.* it has 0: str; 1: Tensor"),
         ({"who": [None] * 4, "y": Y}, {}, "it has 'who'.*'y': Tensor"),
         ((X * 0 + float("nan"), Y), {}, r"real images must be in \[0, 1\].* got nan..nan"),
-        ((X * 4 - 2, Y), {}, r"got -.*: if they are already normalised, move Normalize from the dataset into transform"),
+        (
+            (X * 4 - 2, Y),
+            {},
+            r"got -.*: if they are already normalised, move Normalize from the dataset into transform",
+        ),
         ((X.double() * 2, Y), {}, "already normalised"),
         ((torch.rand(4, 3, 6, 6), Y), {}, r"one size, got \(3, 6, 6\) and \(3, 4, 4\): add a stage that resizes"),
         ((torch.rand(1, 3, 6, 6), Y[:1]), {"synthetic_fraction": 0.01}, "must have one size"),
         ((torch.rand(4, 3, 6, 6), Y), {"transform": K.RandomHorizontalFlip()}, "must have one size"),
         (([X[0], torch.rand(3, 5, 5), *X[2:]], Y), {}, "must have one size"),
         ((X, Y, MASKS), {"fields": {"masks": 2}}, "the batch has masks at 2, but the synthesizer returns none"),
-        ({"x": X, "y": Y, "boxes": torch.rand(4, 4)}, {}, "the batch has boxes at 'boxes', but the synthesizer returns none"),
+        (
+            {"x": X, "y": Y, "boxes": torch.rand(4, 4)},
+            {},
+            "the batch has boxes at 'boxes', but the synthesizer returns none",
+        ),
         ({"x": X, "y": Y, "keypoints": [0] * 4}, {}, "the batch has keypoints at 'keypoints', but"),
         ((list(X), [{"boxes": 1}] * 4), {}, "the batch has boxes at 1"),
         ((X, Y, ["a"] * 4), {}, r"no value for field 2: give one with fields=\{'fill': \{2: ...\}\}"),
         ((X, {"label": Y, "id": Y}), {}, r"no value for field 1.'id': .*\{\(1, 'id'\): ...\}"),
-        ((X, Y), {"synthesizer": Returns(X * float("nan"), Y)}, r"images in \[0, 1\], got NaN at position 0"),
-        ((X, Y), {"synthesizer": Returns(torch.cat([X, X + 7]), torch.arange(8)), "synthetic_fraction": 0.6}, "at position 4"),
-        ((X, Y), {"synthesizer": Returns(X - 1, Y)}, r"got values from -.* at position 0"),
+        ((X, Y), {"synthesizer": Returns(X * float("nan"), Y)}, r"images in \[0, 1\], got NaN at position \d"),
+        (
+            (X, Y),
+            {"synthesizer": Returns(torch.cat([X, X + 7]), torch.arange(8)), "synthetic_fraction": 0.6},
+            "at position (4|10);",
+        ),
+        ((X, Y), {"synthesizer": Returns(X - 1, Y)}, r"got values from -.* at position \d"),
         ((X, Y), {"synthesizer": Returns(X, Y[:, None])}, r"must return \(2,\) labels, got \(2, 1\)"),
         ((X, Y), {"tag": "t", "fields": {"labels": 7}}, "fields names 7, but the batch has only 0"),
         ({"x": X, "y": Y}, {"tag": "y"}, "tag='y' is a field of the batch already"),
     ],
-)  # fmt: skip
+)
 def test_batches(batch, options, words, prefetch):
     options = {"synthesizer": Drawn(), "synthetic_fraction": 0.3, **options}
     running = iter(AugmentedLoader([batch] * 2, mixing="extend", prefetch=prefetch, **options))
@@ -122,10 +138,10 @@ def test_targets_are_not_left_behind_by_a_transform():
 
 def test_what_cannot_be_split_names_extend():
     batches = [(X, Y, "text")] * 2
-    with pytest.raises(ValueError, match='field 2 cannot be split .* use mixing="extend"'):
+    with pytest.raises(ValueError, match=r'field 2 cannot be split .* use mixing="extend"'):
         next(iter(mixed(Listed(batches, batch_size=4))))
     with pytest.raises(ValueError, match="rows of different shapes cannot be joined"):
-        list(mixed(Listed([(X, Y), (torch.rand(4, 3, 5, 5), Y)], batch_size=3), transform=lambda x: x[..., :2, :2]))
+        list(mixed(Listed([(X, Y), (torch.rand(4, 3, 5, 5), Y)], batch_size=5), transform=lambda x: x[..., :2, :2]))
 
 
 def test_normalised_images_do_not_become_uint8():

@@ -1,6 +1,8 @@
 """Nothing is lost, fractions are exact, and len is true, whichever way and over whatever loader."""
 
+import functools
 import math
+import operator
 from collections import Counter
 from fractions import Fraction
 
@@ -108,7 +110,7 @@ def check_fractions(loader, fraction, sizes):
 @pytest.mark.parametrize("mixing", ["rebatch", "extend"])
 def test_nothing_is_lost_or_repeated(make, known, fraction, mixing):
     if mixing == "rebatch" and make().batch_size is None and not hasattr(make().batch_sampler, "batch_size"):
-        with pytest.raises(ValueError, match='needs the size of a batch.*mixing="extend"'):
+        with pytest.raises(ValueError, match=r'needs the size of a batch.*mixing="extend"'):
             mixed(make(), fraction)
         return
     loader, real = mixed(make(), fraction, mixing=mixing), mixed(make(), 0, prefetch=0)
@@ -134,7 +136,9 @@ def test_nothing_is_lost_or_repeated(make, known, fraction, mixing):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 9), FRACTIONS, st.sampled_from(["rebatch", "extend", "replace"]), st.booleans())
+@given(
+    st.integers(1, 40), st.integers(1, 9), FRACTIONS, st.sampled_from(["rebatch", "extend", "replace"]), st.booleans()
+)
 def test_fractions_are_exact_after_every_batch_and_len_is_true(length, size, fraction, mixing, drop_last):
     inner = stock(length, size, drop_last=drop_last)
     loader = mixed(inner, fraction, mixing=mixing, prefetch=0)
@@ -173,7 +177,9 @@ def test_real_rows_keep_their_order_and_rows_are_spread():
 
 def test_labels_stay_with_their_images():
     for images, labels in mixed(stock(60, 7, shuffle=True), 0.4):
-        for (low, mark, third), label in zip([*map(tuple, images[:, :, 0, 0].mul(255).round().int().tolist())], labels):
+        for (low, mark, third), label in zip(
+            [*map(tuple, images[:, :, 0, 0].mul(255).round().int().tolist())], labels, strict=False
+        ):
             assert label == (low % 5 if mark == 255 else third)
 
 
@@ -206,7 +212,7 @@ def test_ranks_share_the_positions():
     for rank in range(3):
         loader = mixed(DataLoader(data, 4, sampler=DistributedSampler(data, 3, rank, shuffle=False)), 0.5)
         seen.append([position for images, _ in loader for position, _, _ in drawn(images)])
-    assert sorted(sum(seen, [])) == list(range(24))
+    assert sorted(functools.reduce(operator.iadd, seen, [])) == list(range(24))
     assert all(position % 3 == rank for rank, positions in enumerate(seen) for position in positions)
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from torchaug_gen import AugmentedLoader
 
 MAKERS = {
-    "plain": lambda: stock(),
+    "plain": stock,
     "shuffle": lambda: stock(shuffle=True),
     "workers": lambda: stock(shuffle=True, num_workers=2),
     "generator": lambda: stock(shuffle=True, generator=torch.Generator().manual_seed(3)),

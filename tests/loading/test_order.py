@@ -1,6 +1,8 @@
 """The order of a shuffling loader comes from (seed, epoch), and the user's own objects stay as they are."""
 
 import copy
+import functools
+import operator
 import pickle
 
 import pytest
@@ -33,15 +35,32 @@ def order(loader):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_order_comes_from_the_seed_and_not_from_generators(name, fraction, workers):
     orders = []
-    for own in (None, torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)):
-        before = None if own is None else own.get_state()
+    for own in (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)):
+        before = own.get_state()
         loader = mixed(DataLoader(DATA, 4, num_workers=workers, **SAMPLERS[name](own)), fraction, prefetch=1)
         orders.append([order(loader), order(loader)])
-        assert own is None or torch.equal(before, own.get_state())
-    assert orders[0] == orders[1] == orders[2]
+        assert torch.equal(before, own.get_state())
+    assert orders[0] == orders[1]
     assert orders[0][0] != orders[0][1]
-    other = mixed(DataLoader(DATA, 4, **SAMPLERS[name](None)), fraction, seed=1)
+    other = mixed(DataLoader(DATA, 4, **SAMPLERS[name](own)), fraction, seed=1)
     assert order(other) != orders[0][0]
+
+
+@pytest.mark.usefixtures("untouched_rng")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *list(SAMPLERS)[:3],
+        "subset",
+    ],
+)
+def test_samplers_without_a_generator_leave_the_global_one(name):
+    orders = []
+    for state in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(state)
+            orders.append(order(mixed(DataLoader(DATA, 4, **SAMPLERS[name](None)), 0.4)))
+    assert orders[0] == orders[1]
 
 
 def test_mixing_does_not_change_the_order_of_the_real_items():
@@ -71,7 +90,7 @@ def test_groups_are_what_the_schedule_says(sizes, batch_size, fraction, drop_las
     groups = list(regroup(batches, **options))
     splits = rebatch_splits(sum(sizes), batch_size, lambda step: exact, drop_last=drop_last)
     assert [len(group) for group in groups] == [split.real for split in splits if split.real]
-    assert sum(groups, []) == list(range(sum(map(len, groups))))
+    assert functools.reduce(operator.iadd, groups, []) == list(range(sum(map(len, groups))))
 
 
 def test_what_is_set_on_the_loader_later_counts():
@@ -79,7 +98,7 @@ def test_what_is_set_on_the_loader_later_counts():
     next(iter(loader))
     loader.collate_fn = lambda items: {"image": torch.stack([x for x, _ in items]), "label": [y for _, y in items]}
     assert set(next(iter(loader))) == {"image", "label"}
-    loader.num_workers = 2
+    loader.num_workers, loader.prefetch_factor = 2, 2
     running = iter(loader)
     next(running)
     assert len(running._workers) == 2

@@ -28,7 +28,7 @@ TRANSFORMS = {
     "Sequential of what comes": (lambda: nn.Sequential(K.RandomErasing(p=1.0)), None),
     "Compose": (lambda: v2.Compose([v2.RandAugment(), v2.RandomResizedCrop(12)]), None),
     "JPEG": (lambda: v2.JPEG((5, 50)), None),
-    "AutoAugment": (lambda: v2.AutoAugment(), torch.uint8),
+    "AutoAugment": (v2.AutoAugment, torch.uint8),
     "lambda": (lambda: lambda x: x + torch.rand_like(x), torch.float32),
     "list": (
         lambda: [K.RandomCrop((12, 12)), v2.RandomErasing(1.0), lambda x: x * torch.rand(1), MixUp(alpha=1.0)],

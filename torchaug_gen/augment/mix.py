@@ -1,10 +1,10 @@
 """MixUp: blend pairs of images and their labels."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torchaug_gen import rng
+from torchaug_gen.labels import soft_labels
 from torchaug_gen.seeded import Seeded
 
 
@@ -74,24 +74,3 @@ class MixUp:
         alpha = torch.tensor(self.alpha, dtype=torch.float64)
         with Seeded(rng.derive_seed(seed, "mixup.weight", epoch, batch)):
             return float(torch.distributions.Beta(alpha, alpha).sample())
-
-
-def soft_labels(labels: Tensor, num_classes: int | None) -> Tensor:
-    """Return labels as probabilities ``(N, K)``: hard ones one-hot in float32, soft ones as they are.
-
-    Raises:
-        ValueError: hard labels without ``num_classes``, or outside 0..K-1; soft labels of another number of classes.
-    """
-    if labels.ndim == 2:
-        if num_classes is not None and labels.shape[1] != num_classes:
-            raise ValueError(
-                f"labels must be (N, {num_classes}) for num_classes={num_classes}, got {tuple(labels.shape)}"
-            )
-        return labels
-    if num_classes is None:
-        raise ValueError(
-            "labels that are class indices can be blended only where num_classes is known: MixUp(num_classes=...)"
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
-    return F.one_hot(labels.to(torch.int64), num_classes).float()

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchaug_gen import rng
 from torchaug_gen.augment.mix import MixUp
 from torchaug_gen.augment.opaque import OpaqueStage
-from torchaug_gen.augment.pixels import convert
 from torchaug_gen.batch import Images
+from torchaug_gen.pixels import convert
 
 
 class Key(NamedTuple):

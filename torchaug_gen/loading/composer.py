@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchaug_gen import batch as batches
-from torchaug_gen.augment.mix import soft_labels
-from torchaug_gen.augment.pixels import convert
 from torchaug_gen.augment.program import Rows
 from torchaug_gen.batch import Images
+from torchaug_gen.labels import soft_labels
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.settings import Settings
+from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.synthesizer import Synthesizer, check_images
 
 
@@ -76,6 +76,8 @@ class Composer:
     def _labels(self, real: Any, classes: Tensor | None, parts: list[Rows]) -> Any:
         """Return the labels of all rows, of the real ones' type: class indices or probabilities."""
         num_classes = self._settings.num_classes
+        if self._settings.program.mixes_labels and not isinstance(real, Tensor):
+            return self._labels(torch.as_tensor(real), classes, parts)
         if isinstance(real, np.ndarray):
             return self._labels(torch.from_numpy(real), classes, parts).numpy()
         if not isinstance(real, Tensor):

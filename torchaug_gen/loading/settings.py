@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from torchaug_gen.augment.pixels import check_dtype
 from torchaug_gen.augment.program import Program
 from torchaug_gen.mixing import MIXINGS, as_fraction, check_policy
+from torchaug_gen.pixels import check_dtype
 from torchaug_gen.rng import check_seed
 
 

@@ -10,11 +10,12 @@ from torchaug_gen import batch as batches
 from torchaug_gen import rng
 from torchaug_gen.augment.program import Key, size_error
 from torchaug_gen.batch import Fields
+from torchaug_gen.labels import check_labels
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.settings import Settings
 from torchaug_gen.mixing import LabelSource, Split, Tally, synthetic_rows
+from torchaug_gen.pixels import outside
 from torchaug_gen.ranks import Share
-from torchaug_gen.synthesis.synthesizer import RANGE_TOLERANCE
 
 
 class Source:
@@ -53,7 +54,7 @@ class Source:
         # Real rows that wait for their batch: a whole inner batch when regrouped, the carried rows else.
         self._held: Any = None
         self._ended = False
-        # Plain functions: a bound method would hold this object in a cycle, and workers would outlive a broken-off pass.
+        # Plain functions: a bound method would put this object in a cycle, and workers would outlive the pass.
         ways = {
             "rebatch": Source._regrouped if regrouped else Source._carried,
             "extend": Source._extended,
@@ -239,13 +240,8 @@ class Source:
             positions = (torch.arange(len(labels)) + self._real_seen) * self._rank.count + self._rank.index
             draws = rng.uniform(self._settings.seed, "loader.soft_labels", self._epoch, positions)
             return (draws[:, None] >= labels.float().cumsum(1)).sum(1).clamp(max=num_classes - 1)
-        labels = labels.to(torch.int64)
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-            raise ValueError(
-                f"real labels must be among the synthesizer's {num_classes} classes, 0..{num_classes - 1}, "
-                f"got {int(labels.min())}..{int(labels.max())}"
-            )
-        return labels
+        check_labels(labels, num_classes, what=f"real labels (the synthesizer has {num_classes} classes)")
+        return labels.to(torch.int64)
 
     def _check_fields(self, batch: Any, fields: Fields) -> None:
         """Raise where the batch has fields that the transform or the synthesizer cannot serve."""
@@ -289,13 +285,11 @@ class Source:
                 and part.shape[-2:] != tuple(shape[1:])
             ):
                 raise size_error(part[:1] if part.ndim == 4 else [part], [torch.empty(shape)])
-            if part.is_floating_point() and part.numel():
-                low, high = part.amin(), part.amax()
-                if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
-                    raise ValueError(
-                        f"real images must be in [0, 1] to be mixed with synthetic ones, got {low:.3g}..{high:.3g}: if "
-                        "they are already normalised, move Normalize from the dataset into transform"
-                    )
+            if span := outside(part):
+                raise ValueError(
+                    f"real images must be in [0, 1] to be mixed with synthetic ones, got {span}: if they are already "
+                    "normalised, move Normalize from the dataset into transform"
+                )
 
 
 def _listed(fields: Fields) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torchaug_gen.pixels import convert
 from torchaug_gen.shards.fields import check_extension
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
-# Half a level of an 8-bit image: what rounding can explain is clamped, what it cannot is an error.
-_RANGE_TOLERANCE = 0.5 / 255
 # Runs that are over sooner show no progress bar.
 _LONG_S = 2.0
 
@@ -203,12 +202,6 @@ def _to_pil(image: Any) -> "Image.Image":
 
 
 def _to_uint8(image: Tensor) -> Tensor:
-    if image.dtype is torch.uint8:
-        return image
-    if not image.is_floating_point():
+    if image.dtype is not torch.uint8 and not image.is_floating_point():
         raise TypeError(f"images must be uint8 or floating in [0, 1], got {image.dtype}")
-    low, high = (value.item() for value in torch.aminmax(image)) if image.numel() else (0.0, 0.0)
-    # Written so that NaN, which compares false with everything, counts as bad.
-    if not (low >= -_RANGE_TOLERANCE and high <= 1 + _RANGE_TOLERANCE):
-        raise ValueError(f"floating images must be in [0, 1], got values from {low:.3g} to {high:.3g}")
-    return image.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return convert(image, torch.uint8)

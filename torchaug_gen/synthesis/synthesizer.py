@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from torchaug_gen import rng
 from torchaug_gen.labels import check_labels
+from torchaug_gen.pixels import TOLERANCE
 
 if TYPE_CHECKING:
     from torchaug_gen.synthesis.network import NetworkSynthesizer
-
-# Half a level of an 8-bit image: what rounding can explain is clamped, what it cannot is an error.
-RANGE_TOLERANCE = 0.5 / 255
 
 ImageShape = tuple[int, int, int]
 
@@ -204,7 +202,7 @@ def check_images(images: Tensor, shape: tuple[int, int, int, int], positions: Te
         raise TypeError(f"the synthesizer must return uint8 or floating images, got {images.dtype}")
     low, high = torch.aminmax(images.detach().flatten(1), dim=1)
     # Written so that NaN, which compares false with everything, counts as bad.
-    good = (low >= -RANGE_TOLERANCE) & (high <= 1 + RANGE_TOLERANCE)
+    good = (low >= -TOLERANCE) & (high <= 1 + TOLERANCE)
     if not good.all():
         row = int((~good).nonzero()[0])
         span = "NaN" if low[row].isnan() else f"values from {low[row]:.3g} to {high[row]:.3g}"

@@ -26,12 +26,22 @@ def convert(images: Tensor, dtype: torch.dtype | None) -> Tensor:
             return images.to(dtype)
         # Divided in float32: half precision could not tell neighbouring levels near 1 apart before the division.
         return images.to(torch.promote_types(dtype, torch.float32)).div_(255).to(dtype)
-    if images.numel() and not (images.amin() >= -TOLERANCE and images.amax() <= 1 + TOLERANCE):
+    if span := outside(images):
         raise ValueError(
-            f"images must be in [0, 1] to become {dtype}, got {images.amin():.3g}..{images.amax():.3g}: "
-            "deliver normalised images in a floating dtype"
+            f"images must be in [0, 1] to become {dtype}, got {span}: deliver normalised images in a floating dtype"
         )
     return images.mul(255).round_().clamp_(0, 255).to(dtype)
+
+
+def outside(images: Tensor) -> str | None:
+    """Return ``"low..high"`` where floating images leave [0, 1] by more than rounding or hold NaN, else ``None``."""
+    if not images.is_floating_point() or not images.numel():
+        return None
+    low, high = images.aminmax()
+    # Written so that NaN, which compares false with everything, counts as outside.
+    if low >= -TOLERANCE and high <= 1 + TOLERANCE:
+        return None
+    return f"{low:.3g}..{high:.3g}"
 
 
 def check_dtype(dtype: torch.dtype | None) -> torch.dtype | None:

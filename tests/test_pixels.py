@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from torchaug_gen.augment.pixels import check_dtype, convert
+from torchaug_gen.pixels import check_dtype, convert
 
 FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
@@ -43,5 +43,5 @@ def test_the_input_is_never_changed():
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, "float32", float])
 def test_other_dtypes_are_refused(dtype):
-    with pytest.raises(TypeError, match="dtype must be torch.uint8, a floating torch.dtype, or None"):
+    with pytest.raises(TypeError, match=r"dtype must be torch.uint8, a floating torch.dtype, or None"):
         check_dtype(dtype)
