@@ -202,6 +202,24 @@ def test_pending_batches_are_not_composed_any_more():
     assert len(composed) <= 7
 
 
+def test_the_thread_starts_no_team_beside_the_consumers():
+    teams = []
+
+    def transform(images):
+        teams.append(torch.get_num_threads())
+        return images
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for _ in AugmentedLoader([torch.rand(2, 1, 4, 4)], transform, prefetch=1):
+            pass
+        assert teams == [torch.get_num_threads() if torch.cuda.is_available() else 1]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_no_thread_is_left_after_an_error():
     running = iter(AugmentedLoader(DataLoader(Coded(40, bad=[6]), 4), tag="t"))
     with pytest.raises(KeyError):

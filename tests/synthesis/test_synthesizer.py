@@ -138,8 +138,8 @@ def test_labels_asked_for_are_drawn():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 4], r"0\.\.3, got 4"),
-        ([-1, 2], r"0\.\.3, got -1"),
+        ([0, 4], r"0\.\.3, got 0\.\.4"),
+        ([-1, 2], r"0\.\.3, got -1\.\.2"),
         (torch.zeros(2), "class indices"),
         (torch.zeros(2, 2, dtype=torch.int64), "class indices"),
     ],

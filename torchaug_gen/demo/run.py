@@ -176,9 +176,12 @@ class _Demo:
         settings = self.settings
         shape, classes = tuple(data.train.images.shape[1:]), len(data.train.classes)
 
+        # Training keeps every core of a CPU busy, and a thread beside it would only take one away.
+        prefetch = 2 if torch.device(settings.device).type == "cuda" else 0
+
         def loader(seed: int, transform: list[Any] | None = None, **synthetic: Any) -> Iterable[Any]:
             inner = DataLoader(data.train, batch_size=min(_BATCH_SIZE, len(data.train)), shuffle=True)
-            return AugmentedLoader(inner, transform, device=settings.device, seed=seed, **synthetic)
+            return AugmentedLoader(inner, transform, device=settings.device, seed=seed, prefetch=prefetch, **synthetic)
 
         # All arms are wrapped, so that for one seed the real images come in the same order.
         mixed = {"synthesizer": synthesizer, "synthetic_fraction": settings.synthetic_fraction}
@@ -188,7 +191,9 @@ class _Demo:
                 AUGMENTED: lambda seed: loader(seed, self._transform()),
                 SYNTHETIC: lambda seed: loader(seed, self._transform(), **mixed),
             },
-            AugmentedLoader(DataLoader(data.test, batch_size=_TEST_BATCH_SIZE), device=settings.device),
+            AugmentedLoader(
+                DataLoader(data.test, batch_size=_TEST_BATCH_SIZE), device=settings.device, prefetch=prefetch
+            ),
             make_classifier=lambda: SmallClassifier((shape[0], shape[1], shape[2]), classes),
             steps=settings.steps,
             seeds=settings.training_seeds,

@@ -50,7 +50,7 @@ class Recipe:
 
 
 DIGITS = Recipe(image_size=28, steps=600, vae_steps=1500, transform=augment_digits)
-PHOTOGRAPHS = Recipe(image_size=64, steps=250, vae_steps=400, transform=augment_photographs)
+PHOTOGRAPHS = Recipe(image_size=64, steps=400, vae_steps=250, transform=augment_photographs)
 
 
 @dataclass(frozen=True, kw_only=True)
