@@ -37,8 +37,7 @@ class Seeded(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        # "generator=None" asks for the global one as well.
-        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "generator" or value is not None}
+        kwargs = kwargs or {}
         # In inference mode composite operations arrive whole, and would draw where this mode cannot see it.
         if torch.is_inference_mode_enabled():
             with self:
@@ -47,6 +46,8 @@ class Seeded(TorchDispatchMode):
                 return result
         if torch.Tag.nondeterministic_seeded not in func.tags or _has_generator(args, kwargs):
             return func(*args, **kwargs)
+        # "generator=None" asks for the global one as well.
+        kwargs = {name: value for name, value in kwargs.items() if name != "generator"}
         if "generator" in _argument_names(func):
             return func(*args, **kwargs, generator=self._generator(_device(args, kwargs)))
         name = func.overloadpacket.__name__

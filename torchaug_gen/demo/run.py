@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torchaug_gen.evaluation.classifier import Accuracy, SmallClassifier
 from torchaug_gen.evaluation.usefulness import compare, verdict
 from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training import VaeConfig, train_vae
+from torchaug_gen.synthesis.training import train_vae
 
 _KIND = {"kind": "torchaug_gen demo", "version": 1}
 _BATCH_SIZE, _TEST_BATCH_SIZE = 64, 500
@@ -77,7 +77,7 @@ def run_demo(
         data=None if data is None else Path(data),
         per_class=per_class,
         steps=recipe.steps if steps is None else steps,
-        vae_steps=recipe.vae_steps if vae_steps is None else vae_steps,
+        vae_steps=recipe.vae.steps if vae_steps is None else vae_steps,
         seeds=seeds,
         synthetic_fraction=synthetic_fraction,
         image_size=recipe.image_size if image_size is None else image_size,
@@ -142,7 +142,8 @@ class _Demo:
         )
 
     def _train_vae(self, train: LabelledImages) -> Synthesizer:
-        config = VaeConfig(
+        config = replace(
+            self.settings.recipe.vae,
             steps=self.settings.vae_steps,
             image_size=self.settings.image_size,
             seed=rng.derive_seed(self.settings.seed, "demo.vae"),
