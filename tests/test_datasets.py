@@ -208,6 +208,18 @@ def test_a_stream_has_the_same_items_for_any_number_of_workers(make, fraction):
         assert sorted(map(key, items_of(DataLoader(stream, batch_size=4, num_workers=workers)))) == wanted
 
 
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_worker_mixes_evenly(fraction, workers):
+    stream = MixedIterableDataset(Real(200), NOISE, synthetic_fraction=fraction)
+    for worker in range(workers):
+        # One worker's batches are those that come at its turn.
+        batches = list(DataLoader(stream, batch_size=8, num_workers=workers, drop_last=True))[worker::workers]
+        counts = torch.tensor([sum(not is_real(image) for image in images) for images, _ in batches]).cumsum(0)
+        target = torch.arange(1, len(batches) + 1) * 8 * fraction
+        assert (counts - target).abs().max() <= 2 / (1 - fraction)
+
+
 def test_a_stream_that_splits_itself_is_read_as_it_comes():
     stream = MixedIterableDataset(Stream(splits_itself=True), NOISE, synthetic_fraction=0.3)
     items = items_of(DataLoader(stream, batch_size=4, num_workers=3))
@@ -267,6 +279,21 @@ def make_mixed(real, synthesizer=NOISE):
     [
         (lambda: MixedDataset(Real(), NOISE, synthetic_fraction=1.0), r"must be in \[0, 1\), got 1.0"),
         (lambda: MixedDataset(Real(0), NOISE, synthetic_fraction=0.5), "empty"),
+        (lambda: MixedDataset(Real(), Real(0), synthetic_fraction=0.5), "synthetic data set must have items"),
+        (
+            lambda: list(MixedIterableDataset(Real(), Stream(0), synthetic_fraction=0.5)),
+            "has no item for worker 0 of 1",
+        ),
+        (
+            lambda: make_mixed(TensorDataset(torch.zeros(5, 3, 4, 4), torch.arange(5) + 7)),
+            r"the synthesizer has 10 classes\) must be in 0\.\.9, got 10\.\.10",
+        ),
+        (
+            lambda: make_mixed(
+                TensorDataset(torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 3, 4, 4), torch.arange(5))
+            ),
+            r"must be in \[0, 1\] to have synthetic ones beside them, got 2\.\.2",
+        ),
         (lambda: MixedDataset(Real(classes=3), NOISE, synthetic_fraction=0.5), "3 classes, but the synthesizer has 10"),
         (lambda: make_mixed(Real(), NoiseSynthesizer((1, 4, 4), num_classes=10)), "one size"),
         (lambda: make_mixed(Real(), NoiseSynthesizer((3, 8, 8), num_classes=10)), "one size"),
@@ -277,6 +304,19 @@ def make_mixed(real, synthesizer=NOISE):
 )
 def test_bad_mixed_datasets_are_named(make, words):
     with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MixedDataset(Real(), torch.nn.Linear(3, 4), synthetic_fraction=0.5),
+        lambda: MixedIterableDataset(Real(), 3, synthetic_fraction=0.5),
+        lambda: SyntheticDataset(torch.nn.Linear(3, 4), 5),
+    ],
+)
+def test_what_does_not_draw_is_named(make):
+    with pytest.raises(TypeError, match=r"got (Linear|int): wrap a network with Synthesizer.from_module"):
         make()
 
 

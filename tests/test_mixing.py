@@ -44,11 +44,11 @@ def test_extending_keeps_every_real_item_and_the_target(batches):
 @given(st.integers(0, 300), st.integers(1, 40), FRACTIONS)
 @settings(deadline=None)
 def test_rebatching_delivers_all_real_items_in_full_batches(real, batch_size, fraction):
-    splits = list(mixing.rebatch_splits(real, batch_size, lambda step: fraction, drop_last=False))
+    splits = list(mixing.rebatch_splits(real, batch_size, fraction, drop_last=False))
     assert sum(split.real for split in splits) == real
     assert all(sum(split) == batch_size for split in splits[:-1])
     assert all(0 < sum(split) <= batch_size for split in splits[-1:])
-    dropped = list(mixing.rebatch_splits(real, batch_size, lambda step: fraction, drop_last=True))
+    dropped = list(mixing.rebatch_splits(real, batch_size, fraction, drop_last=True))
     assert dropped == [split for split in splits if sum(split) == batch_size]
 
 

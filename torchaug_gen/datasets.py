@@ -1,5 +1,6 @@
 """SyntheticDataset, MixedDataset, MixedIterableDataset: synthetic items as, and beside, the items of a data set."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count, islice
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, default_collate, get_work
 from torchaug_gen import batch as batches
 from torchaug_gen import rng
 from torchaug_gen.epoch import SharedEpoch
-from torchaug_gen.labels import check_labels, class_names
+from torchaug_gen.labels import check_labels, class_count
 from torchaug_gen.mixing import Tally, as_fraction
 from torchaug_gen.pixels import convert, outside
 from torchaug_gen.ranks import Share, consumer
@@ -47,7 +48,12 @@ class SyntheticDataset(Dataset[Any]):
         seed: int = 0,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        if length < 1:
+        if not _draws(synthesizer):
+            raise TypeError(
+                f"synthesizer must have .sample(...), got {type(synthesizer).__name__}: wrap a network with "
+                "Synthesizer.from_module"
+            )
+        if operator.index(length) < 1:
             raise ValueError(f"length must be at least 1, got {length}")
         self.synthesizer = synthesizer
         self.length = length
@@ -99,12 +105,16 @@ class MixedDataset(Dataset[Any]):
         ValueError: a fraction out of range, an empty data set, classes, channels or sizes that differ between real and
             synthetic, real images outside [0, 1], fields that a synthesizer cannot fill, or a synthesizer on CUDA
             in a DataLoader worker.
+        TypeError: ``synthetic`` is neither a synthesizer nor a data set.
+
+    Without shuffling, a sampler that takes every n-th item may meet the pattern of real and synthetic ones: shuffle, or
+    wrap the loader instead.
     """
 
     def __init__(self, real: Any, synthetic: Any, *, synthetic_fraction: float | Fraction, seed: int = 0) -> None:
         if len(real) == 0:
             raise ValueError("the real data set must have items, got an empty one")
-        self.real = real
+        self.dataset = real
         self._fraction = as_fraction(synthetic_fraction)
         self._length = sum(Tally().extend(self._fraction, len(real)))
         self._synthetic = _SyntheticItems(synthetic, seed)
@@ -113,7 +123,7 @@ class MixedDataset(Dataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic items from now on, also in persistent workers; a data set inside is told."""
         self._synthetic.epoch.set(epoch)
-        _tell(epoch, self.real, self._synthetic.source)
+        _tell(epoch, self.dataset, self._synthetic.source)
 
     def __len__(self) -> int:
         return self._length
@@ -126,10 +136,13 @@ class MixedDataset(Dataset[Any]):
         places = {index: _synthetic_before(self._fraction, index) for index in wanted}
         synthetic = {at: k for at, k in places.items() if _synthetic_before(self._fraction, at + 1) > k}
         real = [at for at in dict.fromkeys(wanted) if at not in synthetic]
-        items = dict(zip(real, fetch(self.real, [at - places[at] for at in real]), strict=True))
+        items = dict(zip(real, fetch(self.dataset, [at - places[at] for at in real]), strict=True))
+        # A real item shows what synthetic ones have to look like; one of this batch costs nothing.
+        if self._fraction:
+            self._synthetic.imitate(items[real[0]] if real else None, self.dataset)
+        for at in real:
+            self._synthetic.checked(items[at])
         if synthetic:
-            # A real item shows what synthetic ones have to look like; one of this batch costs nothing.
-            self._synthetic.imitate(items[real[0]] if real else None, self.real)
             items |= zip(synthetic, self._synthetic.items(list(synthetic.values())), strict=True)
         return [items[at] for at in wanted]
 
@@ -137,9 +150,10 @@ class MixedDataset(Dataset[Any]):
 class MixedIterableDataset(IterableDataset[Any]):
     """A stream of all items of a real data set, with synthetic ones between them, shared out over workers and ranks.
 
-    The items are those of :class:`MixedDataset`, and the same for any number of workers and ranks: each of them
-    delivers every n-th. Only where the real data set shares itself out, the pattern is kept by each for itself: of the
-    first n items it delivers, ``ceil(synthetic_fraction · n)`` are synthetic.
+    The items are those of :class:`MixedDataset`, the same for any number of workers and ranks: each of them delivers
+    every n-th real item, and between those every n-th synthetic one. Only where the real data set shares itself out,
+    each worker keeps the pattern for itself: of the first n items it delivers, ``ceil(synthetic_fraction · n)`` are
+    synthetic.
 
     Args:
         real: a data set of tensors as for :class:`MixedDataset`, or an ``IterableDataset`` of such items. That one is
@@ -151,12 +165,13 @@ class MixedIterableDataset(IterableDataset[Any]):
 
     Raises:
         ValueError: as for :class:`MixedDataset`.
+        TypeError: likewise.
     """
 
     splits_itself = True
 
     def __init__(self, real: Any, synthetic: Any, *, synthetic_fraction: float | Fraction, seed: int = 0) -> None:
-        self.real = real
+        self.dataset = real
         self._fraction = as_fraction(synthetic_fraction)
         self._synthetic = _SyntheticItems(synthetic, seed)
         check_class_count(real, synthetic)
@@ -164,79 +179,87 @@ class MixedIterableDataset(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic items from the next iteration on; data sets inside are told."""
         self._synthetic.epoch.set(epoch)
-        _tell(epoch, self.real, self._synthetic.source)
+        _tell(epoch, self.dataset, self._synthetic.source)
 
     def __iter__(self) -> Iterator[Any]:
         worker, alone = consumer(), Share(0, 1)
         # Whoever shares out the items keeps the pattern: this data set, or the real one inside.
-        share, inner = (alone, worker) if getattr(self.real, "splits_itself", False) else (worker, alone)
-        real = _Reader(self.real)
+        share, inner = (alone, worker) if getattr(self.dataset, "splits_itself", False) else (worker, alone)
         synthetic = self._synthetic_items(worker, share, inner)
-        for place in count(share.index, share.count):
-            before = _synthetic_before(self._fraction, place)
-            # A synthetic item is delivered only where a real one follows, so that the stream ends with the real items.
-            if not real.has(place - before):
-                return
-            if _synthetic_before(self._fraction, place + 1) > before:
-                self._synthetic.imitate(real.seen, self.real)
+        drawn, total = share.index, 0
+        for number, item in _numbered(self.dataset, share):
+            total = number + 1
+            if item is _NOT_MINE:
+                continue
+            self._synthetic.imitate(item, self.dataset)
+            while drawn < self._due(total):
                 yield next(synthetic)
-            else:
-                yield real.get(place - before)
+                drawn += share.count
+            yield self._synthetic.checked(item)
+        # Synthetic items that stand before real ones of other workers.
+        self._synthetic.imitate(None, self.dataset)
+        while total and drawn < self._due(total):
+            yield next(synthetic)
+            drawn += share.count
+
+    def _due(self, real: int) -> int:
+        """Return how many synthetic items stand before the last of the first ``real`` real ones."""
+        return Tally().extend(self._fraction, real).synthetic
 
     def _synthetic_items(self, worker: Share, share: Share, inner: Share) -> Iterator[Any]:
         """Yield the synthetic items that are this worker's to deliver, without end."""
         source = self._synthetic.source
         if isinstance(source, IterableDataset):
-            while True:
-                items = iter(source)
-                yield from (
-                    items
-                    if getattr(source, "splits_itself", False)
-                    else islice(items, worker.index, None, worker.count)
-                )
-        befores = (
-            _synthetic_before(self._fraction, place)
-            for place in count(share.index, share.count)
-            if _synthetic_before(self._fraction, place + 1) > _synthetic_before(self._fraction, place)
-        )
-        positions = (before * inner.count + inner.index for before in befores)
+            yield from _endless(source, worker)
+        positions = (number * inner.count + inner.index for number in count(share.index, share.count))
         # Drawn some at a time, because a network runs on many rows for little more than on one.
         ahead = getattr(source, "chunk", 16)
         while True:
             yield from self._synthetic.items(list(islice(positions, ahead)))
 
 
-class _Reader:
-    """Real items by their number, read in rising order, from a map-style data set or a stream."""
+_NOT_MINE = object()
 
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        self._items = enumerate(dataset) if isinstance(dataset, IterableDataset) else None
-        self._number = -1
-        self.seen: Any = None
 
-    def has(self, number: int) -> bool:
-        """Say whether there is such an item; of a stream, read up to it."""
-        if self._items is None:
-            return number < len(self._dataset)
-        while self._number < number:
-            entry = next(self._items, None)
-            if entry is None:
-                return False
-            self._number, self.seen = entry
-        return True
+def _numbered(dataset: Any, share: Share) -> Iterator[tuple[int, Any]]:
+    """Yield each real item with its number; those that fall to others as ``_NOT_MINE``, unread where that is possible."""
+    if isinstance(dataset, IterableDataset):
+        for number, item in enumerate(dataset):
+            yield number, item if number % share.count == share.index else _NOT_MINE
+    else:
+        for number in range(len(dataset)):
+            yield number, dataset[number] if number % share.count == share.index else _NOT_MINE
 
-    def get(self, number: int) -> Any:
-        """Return an item that there is."""
-        if self._items is None:
-            self.seen = self._dataset[number]
-        return self.seen
+
+def _endless(dataset: IterableDataset[Any], worker: Share) -> Iterator[Any]:
+    """Yield the worker's share of a stream, again and again."""
+    while True:
+        items = iter(dataset)
+        if not getattr(dataset, "splits_itself", False):
+            items = islice(items, worker.index, None, worker.count)
+        empty = True
+        for item in items:
+            empty = False
+            yield item
+        if empty:
+            raise ValueError(
+                f"the synthetic stream has no item for worker {worker.index} of {worker.count}: give it at least one for "
+                "each worker of each rank"
+            )
 
 
 class _SyntheticItems:
     """Synthetic items by position, from a synthesizer or a data set."""
 
     def __init__(self, source: Any, seed: int) -> None:
+        if not _draws(source) and not isinstance(source, IterableDataset):
+            if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+                raise TypeError(
+                    f"synthetic must be a synthesizer or a data set, got {type(source).__name__}: wrap a network with "
+                    "Synthesizer.from_module"
+                )
+            if len(source) == 0:
+                raise ValueError("the synthetic data set must have items, got an empty one")
         self.source = source
         self.epoch = SharedEpoch()
         self._seed = rng.check_seed(seed)
@@ -244,8 +267,16 @@ class _SyntheticItems:
 
     def imitate(self, item: Any, real: Any) -> None:
         """Make a synthesizer's items look like ``item``, or like the first of ``real`` where there is none at hand."""
-        if self._template is None and callable(getattr(self.source, "sample", None)):
+        if self._template is None and _draws(self.source):
+            if item is None and isinstance(real, IterableDataset):
+                item = next(iter(real))
             self._template = _Template(real[0] if item is None else item, self.source)
+
+    def checked(self, item: Any) -> Any:
+        """Return a real item, or raise ``ValueError`` where it cannot stand beside synthetic ones."""
+        if self._template is not None:
+            self._template.check(item)
+        return item
 
     def items(self, positions: list[int]) -> list[Any]:
         if self._template is None:
@@ -279,8 +310,17 @@ class _Template:
             )
         if self._labels is not None and getattr(synthesizer, "num_classes", None) is None:
             raise ValueError("real items have labels, but the synthesizer has no classes: give it num_classes")
-        image = batches.get(item, self._images)
-        if span := outside(image):
+        self._num_classes: int | None = getattr(synthesizer, "num_classes", None)
+        self.check(item)
+
+    def check(self, item: Any) -> None:
+        """Raise ``ValueError`` where a real item's pixels or label do not go with what the synthesizer draws."""
+        if self._labels is not None and self._num_classes is not None:
+            label = torch.as_tensor(batches.get(item, self._labels))
+            if label.ndim == 0:
+                known = f"real labels (the synthesizer has {self._num_classes} classes)"
+                check_labels(label[None], self._num_classes, what=known)
+        if span := outside(batches.get(item, self._images)):
             raise ValueError(
                 f"real images must be in [0, 1] to have synthetic ones beside them, got {span}: normalise after "
                 "mixing, for example in AugmentedLoader's transform"
@@ -336,10 +376,14 @@ def fetch(dataset: Any, indices: list[int]) -> list[Any]:
 
 
 def check_class_count(real: Any, synthesizer: Any) -> None:
-    """Raise ``ValueError`` where a real data set names its classes and the synthesizer has another number of them."""
-    known, names = getattr(synthesizer, "num_classes", None), class_names(real)
-    if known is not None and names is not None and len(names) != known:
-        raise ValueError(f"the real data set has {len(names)} classes, but the synthesizer has {known}")
+    """Raise ``ValueError`` where a real data set tells its classes and the synthesizer has another number of them."""
+    known, told = getattr(synthesizer, "num_classes", None), class_count(real)
+    if known is not None and told is not None and told != known:
+        raise ValueError(f"the real data set has {told} classes, but the synthesizer has {known}")
+
+
+def _draws(source: Any) -> bool:
+    return callable(getattr(source, "sample", None))
 
 
 def _item_labels(synthesizer: Any, length: int, labels: Tensor | Sequence[int] | None) -> Tensor | None:

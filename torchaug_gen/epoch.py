@@ -2,6 +2,8 @@
 
 import torch
 
+from torchaug_gen.rng import check_epoch
+
 
 class SharedEpoch:
     """An epoch in shared memory: persistent workers, forked or spawned, see what the main process sets."""
@@ -10,10 +12,8 @@ class SharedEpoch:
         self._value = torch.tensor([epoch], dtype=torch.int64).share_memory_()
 
     def set(self, epoch: int) -> None:
-        """Set the epoch, ``epoch`` ≥ 0, for every process that holds this object."""
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, got {epoch}")
-        self._value[0] = epoch
+        """Set the epoch, 0 ≤ epoch < 2³², for every process that holds this object."""
+        self._value[0] = check_epoch(epoch)
 
     def get(self) -> int:
         """Return the epoch."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchaug_gen.wrapped import unwrapped
+
 
 def check_labels(labels: Tensor, num_classes: int, *, what: str = "labels") -> None:
     """Raise ``ValueError`` where a class index is not in ``0..num_classes-1``."""
@@ -41,9 +43,17 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
 
     ``None`` where it does not tell.
     """
-    while dataset is not None:
-        classes = getattr(dataset, "classes", None)
+    for part in unwrapped(dataset):
+        classes = getattr(part, "classes", None)
         if isinstance(classes, list | tuple):
             return tuple(map(str, classes))
-        dataset = getattr(dataset, "dataset", None)
     return None
+
+
+def class_count(dataset: Any) -> int | None:
+    """Return how many classes a data set says that it has, by their names or as ``num_classes``, or ``None``."""
+    names = class_names(dataset)
+    if names is not None:
+        return len(names)
+    told = (getattr(part, "num_classes", None) for part in unwrapped(dataset))
+    return next((number for number in told if type(number) is int), None)

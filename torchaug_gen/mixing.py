@@ -1,4 +1,4 @@
-"""How many synthetic items, of which class, in which rows: pure functions, no tensors moved.
+"""How many synthetic items, of which class, in which rows; no images are moved.
 
 Fractions are exact rationals. With fraction f_t and n_t items in batch t, the synthetic items of an epoch after t
 batches are ``ceil(f_1·n_1 + … + f_t·n_t)``: within one item of the target after every batch, where rounding each
@@ -6,19 +6,18 @@ batch by itself would drift.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchaug_gen import rng
 
 MIXINGS = ("rebatch", "extend", "replace")
-
-FractionOfStep = Callable[[int], Fraction]
 
 
 def as_fraction(value: Any) -> Fraction:
@@ -33,7 +32,10 @@ def as_fraction(value: Any) -> Fraction:
     number = float(value)
     if not 0 <= number < 1:  # also false for NaN
         raise ValueError(f"synthetic_fraction must be in [0, 1), got {value}")
-    return value if isinstance(value, Fraction) else Fraction(repr(number))
+    if isinstance(value, Fraction):
+        return value
+    # NumPy's scalars print the digits of their own precision: float32(0.3) is 3/10 too.
+    return Fraction(str(value) if isinstance(value, np.generic) else repr(number))
 
 
 class Split(NamedTuple):
@@ -72,15 +74,15 @@ def rebatch(tally: Tally, fraction: Fraction, batch_size: int, real_left: int) -
     return split if split.real <= real_left else tally.extend(fraction, real_left)
 
 
-def rebatch_splits(real: int, batch_size: int, fraction: FractionOfStep, *, drop_last: bool) -> Iterator[Split]:
+def rebatch_splits(real: int, batch_size: int, fraction: Fraction, *, drop_last: bool) -> Iterator[Split]:
     """Yield how each batch of an epoch with ``real`` real items divides."""
-    tally, step = Tally(), 0
+    tally = Tally()
     while real > 0:
-        split = rebatch(tally, fraction(step), batch_size, real)
+        split = rebatch(tally, fraction, batch_size, real)
         if drop_last and sum(split) < batch_size:
             return
         yield split
-        tally, real, step = tally.after(fraction(step), split), real - split.real, step + 1
+        tally, real = tally.after(fraction, split), real - split.real
 
 
 def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
@@ -158,7 +160,10 @@ class LabelSource:
         return labels
 
     def _checked(self, answer: Any, n: int) -> Tensor:
-        labels = torch.as_tensor(answer).cpu()
+        try:
+            labels = torch.as_tensor(answer).cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"labels= must return {n} class indices, got {type(answer).__name__}") from None
         if labels.shape != (n,) or labels.is_floating_point():
             raise ValueError(
                 f"labels= must return {n} class indices, got shape {tuple(labels.shape)} of {labels.dtype}"

@@ -198,6 +198,11 @@ def check_seed(seed: int) -> int:
     return _index("seed", seed, 64)
 
 
+def check_epoch(epoch: int) -> int:
+    """Return ``epoch`` as an int, or raise ``TypeError`` or ``ValueError`` where it is none in 0..2³²-1."""
+    return _index("epoch", epoch, 32)
+
+
 def _index(name: str, value: SupportsIndex, bits: int) -> int:
     try:
         number = operator.index(value)
@@ -225,7 +230,7 @@ def _pairs(seed: int, stream: str, epoch: int, positions: Positions, count: int)
 def _words(seed: int, stream: str, epoch: int, positions: Positions, count: int) -> Tensor:
     """Return ``(N, count)`` random 32-bit words as int64, on the device of ``positions``."""
     key = _key(check_seed(seed), stream)
-    epoch = _index("epoch", epoch, 32)
+    epoch = check_epoch(epoch)
     if not isinstance(positions, Tensor):
         positions = torch.tensor(positions, dtype=torch.int64)
     if positions.is_floating_point() or positions.dtype is torch.bool:

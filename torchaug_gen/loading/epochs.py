@@ -1,7 +1,8 @@
 """The epoch of a loader, kept in step with the samplers and datasets inside it that know epochs too."""
 
-import operator
 from typing import Any
+
+from torchaug_gen.rng import check_epoch
 
 
 class Epochs:
@@ -22,7 +23,8 @@ class Epochs:
         )
         unique: dict[int, Any] = {id(part): part for part in parts if callable(getattr(part, "set_epoch", None))}
         self._listeners: list[Any] = list(unique.values())
-        self._told = 0
+        # What each showed when it was told last; at first, what one shows that nobody has told.
+        self._shown: list[Any] = [0 if hasattr(listener, "epoch") else None for listener in self._listeners]
         self._next = 0
 
     def set(self, epoch: int) -> None:
@@ -30,20 +32,17 @@ class Epochs:
 
         Raises:
             TypeError: not an integer.
-            ValueError: negative.
+            ValueError: not in 0..2³²-1.
         """
-        epoch = operator.index(epoch)
-        if epoch < 0:
-            raise ValueError(f"epoch must be at least 0, got {epoch}")
-        self._next = epoch
+        self._next = check_epoch(epoch)
         self._tell(epoch)
 
     def peek(self) -> int:
         """Return the epoch of the coming pass."""
-        for listener in self._listeners:
+        for listener, shown in zip(self._listeners, self._shown, strict=True):
             # DDP scripts and Lightning set the sampler's epoch themselves: that one counts.
             epoch = getattr(listener, "epoch", None)
-            if isinstance(epoch, int) and epoch != self._told:
+            if isinstance(epoch, int) and epoch != shown:
                 return epoch
         return self._next
 
@@ -57,4 +56,4 @@ class Epochs:
     def _tell(self, epoch: int) -> None:
         for listener in self._listeners:
             listener.set_epoch(epoch)
-        self._told = epoch
+        self._shown = [getattr(listener, "epoch", None) for listener in self._listeners]

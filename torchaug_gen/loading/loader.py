@@ -145,7 +145,7 @@ class AugmentedLoader(Generic[Batch]):
         if not (self._settings.mixes and self._settings.mixing == "rebatch"):
             return len(self.loader)  # type: ignore[arg-type]
         splits = rules.rebatch_splits(
-            order.real_items(self.loader), self._batch_size, self._settings.fraction_at, drop_last=self._drop_last
+            order.real_items(self.loader), self._batch_size, self._settings.fraction, drop_last=self._drop_last
         )
         return sum(1 for _ in splits)
 
@@ -195,7 +195,7 @@ class AugmentedLoader(Generic[Batch]):
             regroup = partial(
                 order.regroup,
                 batch_size=self._batch_size,
-                fraction=settings.fraction_at,
+                fraction=settings.fraction,
                 drop_last=self._drop_last,
             )
         if not isinstance(loader.dataset, torch.utils.data.IterableDataset):

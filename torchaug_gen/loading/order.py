@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from torchaug_gen import rng
-from torchaug_gen.mixing import FractionOfStep, Tally
+from torchaug_gen.mixing import Tally
 from torchaug_gen.seeded import Seeded
 
 _END = object()
@@ -57,17 +58,17 @@ class SeededOrder:
 
 
 def regroup(
-    batches: Iterator[Iterable[int]], *, batch_size: int, fraction: FractionOfStep, drop_last: bool
+    batches: Iterator[Iterable[int]], *, batch_size: int, fraction: Fraction, drop_last: bool
 ) -> Iterator[list[int]]:
     """Yield the indices of ``batches`` in the groups of real items that mixed batches of ``batch_size`` hold.
 
     Batches that hold no real item are passed over here: they need no indices.
     """
     indices = (index for batch in batches for index in batch)
-    tally, step = Tally(), 0
+    tally = Tally()
     while True:
-        split = tally.split(fraction(step), batch_size)
-        tally, step = tally.after(fraction(step), split), step + 1
+        split = tally.split(fraction, batch_size)
+        tally = tally.after(fraction, split)
         if split.real == 0:
             continue
         group = [index for _, index in zip(range(split.real), indices, strict=False)]

@@ -36,10 +36,6 @@ class Settings:
         """Whether a pass may deliver synthetic items."""
         return self.synthesizer is not None and self.fraction > 0
 
-    def fraction_at(self, step: int) -> Fraction:
-        """Return the synthetic fraction of a batch of the epoch."""
-        return self.fraction
-
     @property
     def num_classes(self) -> int | None:
         """The number of classes, where the synthesizer or a mixing stage knows it."""
