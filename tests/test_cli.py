@@ -23,8 +23,8 @@ def test_arguments_that_do_not_parse_exit_with_2(arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fraction", "1.4"], "synthetic_fraction must be in [0, 1), got 1.4"),
-        (["--fraction", "nan"], "synthetic_fraction must be in [0, 1), got nan"),
+        (["--synthetic-fraction", "1.4"], "synthetic_fraction must be in [0, 1), got 1.4"),
+        (["--synthetic-fraction", "nan"], "synthetic_fraction must be in [0, 1), got nan"),
         (["--per-class", "0"], "per_class must be at least 1, got 0"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--steps", "0"], "steps must be at least 1, got 0"),
@@ -60,7 +60,8 @@ def test_options_reach_the_demo(monkeypatch, capsys):
         return "the report"
 
     monkeypatch.setattr(demo, "run_demo", spy)
-    options = "--out o --data d --per-class 7 --seeds 2 --steps 9 --vae-steps 8 --fraction 0.2 --image-size 32 --seed 5"
+    options = "--out o --data d --per-class 7 --seeds 2 --steps 9 --vae-steps 8 --synthetic-fraction 0.2"
+    options += " --image-size 32 --seed 5"
     assert cli.main(["demo", *options.split()]) == 0
     assert seen == {
         "out": "o",
@@ -75,3 +76,14 @@ def test_options_reach_the_demo(monkeypatch, capsys):
         "seed": 5,
     }
     assert capsys.readouterr().out == "the report\n"
+
+
+def test_the_help_names_the_real_defaults(capsys):
+    from torchaug_gen.demo.settings import DIGITS, PHOTOGRAPHS
+
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert f"each classifier (default: {DIGITS.steps}; with --data {PHOTOGRAPHS.steps})" in words
+    assert f"of the VAE (default: {DIGITS.vae.steps}; with --data {PHOTOGRAPHS.vae.steps})" in words
+    assert f"in pixels (default: {DIGITS.image_size}; with --data {PHOTOGRAPHS.image_size})" in words

@@ -43,15 +43,22 @@ _NAMES = {
     "keypoints": {"keypoint", "keypoints", "landmark", "landmarks"},
 }
 
+# Leaves listed in an error message, at the most.
+_MOST_SHOWN = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """The paths of the fields that mean something to the loader, and what to fill others with in synthetic rows."""
+    """The paths of the fields that mean something to the loader, and what to fill others with in synthetic rows.
+
+    ``container`` is what holds the images: a tensor, or a list or tuple of images whose sizes may differ.
+    """
 
     images: Path
     labels: Path | None = None
     targets: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     fill: Mapping[Path, Any] = dataclasses.field(default_factory=dict)
+    container: type = Tensor
 
 
 def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
@@ -68,10 +75,8 @@ def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
             named images or labels that are none.
     """
     given = dict(fields or {})
+    check_roles(given)
     fill = {as_path(key): value for key, value in given.pop("fill", {}).items()}
-    unknown = set(given) - set(ROLES)
-    if unknown:
-        raise ValueError(f"fields must name {', '.join(ROLES)} or fill, got {', '.join(sorted(map(repr, unknown)))}")
     named = {role: None if key is None else as_path(key) for role, key in given.items()}
     named = {role: None if path is None else _locate(batch, path) for role, path in named.items()}
     fill = {_locate(batch, path): value for path, value in fill.items()}
@@ -85,7 +90,19 @@ def find_fields(batch: Any, fields: Mapping[str, Any] | None = None) -> Fields:
     labels = roles.pop("labels", None)
     if labels is not None:
         assert_labels(get(batch, labels), labels, n)
-    return Fields(images, labels, roles, fill)
+    found = get(batch, images)
+    return Fields(images, labels, roles, fill, Tensor if isinstance(found, Tensor) else type(found))
+
+
+def check_roles(fields: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where ``fields`` names a role that there is not, no images, or fill values without paths."""
+    unknown = set(fields) - {*ROLES, "fill"}
+    if unknown:
+        raise ValueError(f"fields must name {', '.join(ROLES)} or fill, got {', '.join(sorted(map(repr, unknown)))}")
+    if "images" in fields and fields["images"] is None:
+        raise ValueError("fields must say where images are, or leave them out to be guessed, got images=None")
+    if not isinstance(fields.get("fill", {}), Mapping):
+        raise ValueError(f"fields['fill'] must map fields to values, got {fields['fill']!r}")
 
 
 def as_path(key: Any) -> Path:
@@ -211,22 +228,19 @@ def move(batch: Any, device: torch.device) -> Any:
 
 def describe(batch: Any) -> str:
     """List a batch's leaves with their types, for error messages."""
-    shown = [f"{show(path)}: {_describe_leaf(value)}" for path, value in _leaves(batch, (), _ends_in_images)]
+    shown = [f"{show(path)}: {describe_leaf(value)}" for path, value in _leaves(batch, (), _ends_in_images)]
+    if len(shown) > _MOST_SHOWN:
+        shown[_MOST_SHOWN:] = [f"and {len(shown) - _MOST_SHOWN} more"]
     return "; ".join(shown) or f"an empty {type(batch).__name__}"
 
 
 def assert_images(images: Any, path: Path) -> None:
     """Raise ``ValueError`` where a field that is taken for the images does not hold any."""
-    if is_images(images) or _is_image_list(images):
+    if (is_images(images) or _is_image_list(images)) and not _is_channels_last(images):
         return
-    hint = ""
-    if isinstance(images, Tensor) and images.ndim == 4:
-        hint = "; convert integer images to uint8 or to floating in [0, 1]"
-    elif isinstance(images, Tensor) and images.ndim == 3:
-        hint = "; add the channel dimension with unsqueeze(1)"
     raise ValueError(
         f"images at {show(path)} must be (N, C, H, W) uint8 or floating, or a list of (C, H, W), "
-        f"got {_describe_leaf(images)}{hint}"
+        f"got {describe_leaf(images)}{_image_hint(images, show(path))}"
     )
 
 
@@ -235,7 +249,7 @@ def assert_labels(labels: Any, path: Path, n: int) -> None:
     if not (is_labels(labels) and is_column(labels, n)):
         raise ValueError(
             f"labels at {show(path)} must be class indices (N,) or probabilities (N, K) for N={n} images, "
-            f"got {_describe_leaf(labels)}"
+            f"got {describe_leaf(labels)}"
         )
 
 
@@ -276,20 +290,37 @@ def _find_images(batch: Any) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        hint = _channels_last_hint(leaves)
+        hints = (_image_hint(value, show(path)) for path, value in leaves.items())
         raise ValueError(
             "the batch has no images, which are (N, C, H, W) uint8 or floating, or a list of (C, H, W); "
-            f"it has {describe(batch)}{hint}"
+            f"it has {describe(batch)}{next(filter(None, hints), '')}"
         )
     several = " and ".join(show(path) for path in found)
     raise ValueError(f"the batch has several fields that may be the images, {several}: name one with fields=")
 
 
-def _channels_last_hint(leaves: Mapping[Path, Any]) -> str:
-    for path, value in leaves.items():
-        if isinstance(value, Tensor) and value.ndim == 3 and value.dtype is torch.uint8:
-            return f"; if {show(path)} holds grey images, add the channel dimension with unsqueeze(1)"
+def _image_hint(value: Any, where: str) -> str:
+    """Return what would make images of a value that looks as if it were meant to be some, to be put behind an error."""
+    if isinstance(value, Tensor):
+        if _is_channels_last(value):
+            return f"; if {where} has its channels last, bring them forward with permute(0, 3, 1, 2)"
+        if value.ndim == 4:
+            return f"; if {where} holds images, convert integer images to uint8 or to floating in [0, 1]"
+        if value.ndim == 3 and _has_pixels(value):
+            return f"; if {where} holds grey images, add the channel dimension with unsqueeze(1)"
+    if isinstance(value, np.ndarray) and value.ndim >= 3:
+        return f"; if {where} holds images, make a tensor of them with torch.from_numpy in the collate_fn"
+    if type(value).__module__.split(".")[0] == "PIL":
+        return "; make tensors of PIL images in the data set, for example with torchvision.transforms.v2.PILToTensor()"
     return ""
+
+
+def _is_channels_last(images: Any) -> bool:
+    """Say whether a batch is (N, H, W, C): 3 or 4 in the last place, and no number of channels in the second."""
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        return False
+    _, second, third, last = images.shape
+    return last in (3, 4) and min(second, third) >= 8
 
 
 def _find(role: str, leaves: Mapping[Path, Any], images: Path, n: int) -> Path | None:
@@ -416,7 +447,8 @@ def show(path: Path) -> str:
     return "the batch" if not path else ".".join(repr(key) if isinstance(key, str) else str(key) for key in path)
 
 
-def _describe_leaf(value: Any) -> str:
+def describe_leaf(value: Any) -> str:
+    """Say what a leaf is, for error messages."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} {tuple(value.shape)} {value.dtype}"
     if _is_image_list(value):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-# What commands import is imported by the command, so that --help does not wait for PyTorch.
+# What a command needs is imported by the command.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process when left out.
 
     Returns:
-        The exit status: 0, 2 for bad input (said in a line on stderr), 130 for Ctrl-C.
+        The exit status: 0; 2 for bad input and 1 for a failure, said in a line on stderr; 130 for Ctrl-C.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -23,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ntorchaug-gen: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError, RuntimeError) as error:
         # Some messages have several lines.
         print(f"torchaug-gen: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RuntimeError) else 2
     return status
 
 
@@ -66,10 +66,10 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     add("--per-class", metavar="N", type=int, default=50, help="training images per class (default: %(default)s)")
     add("--seeds", metavar="N", type=int, default=3, help="trainings of each arm (default: %(default)s)")
-    add("--steps", metavar="N", type=int, help="optimiser steps of each classifier (default: 600; with --data 250)")
-    add("--vae-steps", metavar="N", type=int, help="optimiser steps of the VAE (default: 1500; with --data 400)")
+    add("--steps", metavar="N", type=int, help="optimiser steps of each classifier (default: 600; with --data 400)")
+    add("--vae-steps", metavar="N", type=int, help="optimiser steps of the VAE (default: 1500; with --data 250)")
     add(
-        "--fraction",
+        "--synthetic-fraction",
         metavar="F",
         type=float,
         default=0.3,
@@ -91,7 +91,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         steps=arguments.steps,
         vae_steps=arguments.vae_steps,
         seeds=arguments.seeds,
-        synthetic_fraction=arguments.fraction,
+        synthetic_fraction=arguments.synthetic_fraction,
         image_size=arguments.image_size,
         device=arguments.device,
         seed=arguments.seed,

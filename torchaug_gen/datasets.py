@@ -222,7 +222,7 @@ _NOT_MINE = object()
 
 
 def _numbered(dataset: Any, share: Share) -> Iterator[tuple[int, Any]]:
-    """Yield each real item with its number; those that fall to others as ``_NOT_MINE``, unread where that is possible."""
+    """Yield each real item with its number; those of others as ``_NOT_MINE``, unread where that is possible."""
     if isinstance(dataset, IterableDataset):
         for number, item in enumerate(dataset):
             yield number, item if number % share.count == share.index else _NOT_MINE
@@ -243,8 +243,8 @@ def _endless(dataset: IterableDataset[Any], worker: Share) -> Iterator[Any]:
             yield item
         if empty:
             raise ValueError(
-                f"the synthetic stream has no item for worker {worker.index} of {worker.count}: give it at least one for "
-                "each worker of each rank"
+                f"the synthetic stream has no item for worker {worker.index} of {worker.count}: give it at least one "
+                "for each worker of each rank"
             )
 
 

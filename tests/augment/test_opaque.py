@@ -81,3 +81,17 @@ def test_garbage_is_named(transform, got):
 def test_what_cannot_be_called_is_refused(transform):
     with pytest.raises(TypeError, match="transform must be callable or a list of callables, got"):
         OpaqueStage(transform)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: K.RandomMixUpV2(p=1.0),
+        lambda: nn.Sequential(K.RandomHorizontalFlip(), K.RandomCutMixV2(p=1.0)),
+        lambda: v2.MixUp(num_classes=10),
+        lambda: v2.Compose([v2.RandomHorizontalFlip(), v2.RandomChoice([v2.CutMix(num_classes=10)])]),
+    ],
+)
+def test_transforms_that_blend_images_but_not_labels_are_refused(make):
+    with pytest.raises(ValueError, match=r"blends images, but would leave their labels as they are: use torchaug_gen"):
+        OpaqueStage(make())

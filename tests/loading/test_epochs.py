@@ -1,7 +1,9 @@
 import pytest
 import torch
 from fakes import Coded, coded_batches, drawn, mixed, real_ids, same, stock
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
+
+from torchaug_gen import AugmentedLoader
 
 
 def epoch_of(batch):
@@ -133,3 +135,21 @@ def test_balance_counts_each_epoch_by_itself():
     first = torch.cat([labels for _, labels in loader])
     second = torch.cat([labels for _, labels in loader])
     assert torch.equal(first, second)
+
+
+def test_a_sampler_that_does_not_show_what_it_was_told_is_not_taken_for_one_that_somebody_set():
+    class Deaf(RandomSampler):
+        epoch = 0
+
+        def __init__(self, data):
+            super().__init__(data)
+            self.told = []
+
+        def set_epoch(self, epoch):
+            self.told.append(epoch)
+
+    sampler = Deaf(range(4))
+    loader = AugmentedLoader(DataLoader(torch.rand(4, 1, 2, 2), 2, sampler=sampler), device="cpu")
+    for _ in range(4):
+        list(loader)
+    assert sampler.told == [0, 1, 2, 3]

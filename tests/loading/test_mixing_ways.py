@@ -266,8 +266,8 @@ def test_ragged_lists_are_split_and_joined():
 def test_all_synthetic_batches_look_like_the_others(mixing, dtype):
     singles = [([image(i)], [i % 5]) for i in range(4)]
     for x, y in mixed(Listed(singles, batch_size=1), 0.5, mixing=mixing, dtype=dtype):
-        assert x.shape == (1, 3, 4, 4) and isinstance(y, list) and type(y[0]) is int
-        assert x.dtype is (dtype or torch.uint8)
+        assert isinstance(x, list) and x[0].shape == (3, 4, 4) and isinstance(y, list) and type(y[0]) is int
+        assert x[0].dtype is (dtype or torch.uint8)
 
 
 def test_a_synthesizer_without_classes_serves_batches_without_labels():

@@ -1,1 +1,1 @@
-"""The fused engine: transforms compiled to programs, and what runs them."""
+"""Transforms compiled to programs of stages, and MixUp."""

@@ -1,6 +1,6 @@
 """OpaqueStage: a transform that runs as it is, on the batch, under a seeded generator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,21 +9,35 @@ from torch import Tensor, nn
 from torchaug_gen.batch import Images, is_images
 from torchaug_gen.seeded import Seeded
 
+# Base classes of transforms that blend or cut images of a batch into each other.
+_BLENDERS = {"kornia.MixAugmentationBaseV2", "torchvision._BaseMixUpCutMix"}
+
 
 class OpaqueStage:
     """Run any Kornia module, torchvision v2 transform or callable on images.
 
     Args:
         transform: called with ``(N, C, H, W)`` images, returns as many images, whose size may differ.
+
+    Raises:
+        TypeError: not callable.
+        ValueError: a transform that blends images and knows nothing of their labels.
     """
 
     def __init__(self, transform: Callable[[Any], Any]) -> None:
         if not callable(transform):
             raise TypeError(f"transform must be callable or a list of callables, got {type(transform).__name__}")
+        parts = list(_parts(transform))
+        for part in parts:
+            if _comes_from(part, _BLENDERS):
+                raise ValueError(
+                    f"transform {type(part).__name__} blends images, but would leave their labels as they are: use "
+                    "torchaug_gen.MixUp, which blends both"
+                )
         self.transform = transform
         # Kornia refuses integers; torchvision takes both, and some of its transforms (JPEG) take only uint8.
         self.needs_float = any(
-            map(_is_kornia, transform.modules() if isinstance(transform, nn.Module) else [transform])
+            base.__module__.split(".")[0] == "kornia" for part in parts for base in type(part).__mro__
         )
 
     @property
@@ -36,7 +50,8 @@ class OpaqueStage:
 
         Args:
             images: ``(N, C, H, W)`` or a list of ``(C, H, W)``, uint8 or floating in [0, 1].
-            seed: where PyTorch's random operations draw from; the global generators are neither read nor moved.
+            seed: where PyTorch's random operations draw from, its global generators being neither read nor moved.
+                What a transform draws from Python's or NumPy's generators stays out of reach.
 
         Raises:
             TypeError: a transform that does not return as many images as it was given.
@@ -63,5 +78,18 @@ class OpaqueStage:
         return plain
 
 
-def _is_kornia(transform: Any) -> bool:
-    return any(base.__module__.split(".")[0] == "kornia" for base in type(transform).__mro__)
+def _parts(transform: Any) -> Iterator[Any]:
+    """Yield a transform and all that it is composed of."""
+    yield transform
+    if isinstance(transform, nn.Module):
+        for child in transform.children():
+            yield from _parts(child)
+    # torchvision's containers keep theirs in a plain list.
+    inner = getattr(transform, "transforms", None)
+    if isinstance(inner, list | tuple):
+        for part in inner:
+            yield from _parts(part)
+
+
+def _comes_from(transform: Any, names: set[str]) -> bool:
+    return any(f"{base.__module__.split('.')[0]}.{base.__name__}" in names for base in type(transform).__mro__)

@@ -1,6 +1,5 @@
 """What the demo is asked for, and what it uses where nothing was said."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +79,6 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not _SMALLEST <= self.image_size <= _LARGEST:
             raise ValueError(f"image_size must be in {_SMALLEST}..{_LARGEST}, got {self.image_size}")
-        if not math.isfinite(self.synthetic_fraction):
-            raise ValueError(f"synthetic_fraction must be in [0, 1), got {self.synthetic_fraction}")
         as_fraction(self.synthetic_fraction)
         rng.check_seed(self.seed)
         _check_device(self.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchaug_gen import batch as batches
 from torchaug_gen.augment.program import Rows
 from torchaug_gen.batch import Images
-from torchaug_gen.labels import soft_labels
+from torchaug_gen.labels import check_labels, soft_labels
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.settings import Settings
 from torchaug_gen.pixels import convert
@@ -42,7 +42,7 @@ class Composer:
         labels_path = plan.fields.labels
         labels = None if labels_path is None else self._labels(batches.get(batch, labels_path), classes, parts)
         images, mixed = self._settings.program(parts, _as_tensor(labels), plan.key)
-        values[plan.fields.images] = self._cast(images)
+        values[plan.fields.images] = self._contained(self._cast(images), plan.fields.container)
         if labels_path is not None:
             # A list of labels stays one, unless blending made probabilities of it.
             values[labels_path] = mixed if self._settings.program.mixes_labels or isinstance(labels, Tensor) else labels
@@ -56,14 +56,10 @@ class Composer:
         """Return the plan's synthetic images, beside the real ones and like them, and their classes."""
         synthesizer, seed, epoch = self._settings.synthesizer, plan.key.seed, plan.key.epoch
         if plan.labels is None:
-            images, classes = synthesizer.sample(plan.synthetic, seed=seed, epoch=epoch, positions=plan.positions)
+            drawn = synthesizer.sample(plan.synthetic, seed=seed, epoch=epoch, positions=plan.positions)
         else:
-            images, classes = synthesizer.sample(labels=plan.labels, seed=seed, epoch=epoch, positions=plan.positions)
-        if not isinstance(synthesizer, Synthesizer):
-            images = check_images(images, (plan.synthetic, *images.shape[1:]), plan.positions)
-            classes = plan.labels if classes is None else classes
-            if classes is not None and classes.shape != (plan.synthetic,):
-                raise ValueError(f"the synthesizer must return ({plan.synthetic},) labels, got {tuple(classes.shape)}")
+            drawn = synthesizer.sample(labels=plan.labels, seed=seed, epoch=epoch, positions=plan.positions)
+        images, classes = drawn if isinstance(synthesizer, Synthesizer) else self._checked(drawn, plan)
         channels = real.shape[1] if isinstance(real, Tensor) else real[0].shape[0] if real else images.shape[1]
         if images.shape[1] != channels:
             raise ValueError(f"real images have {channels} channels, but synthetic ones have {images.shape[1]}")
@@ -72,6 +68,21 @@ class Composer:
         else:
             device = real.device if isinstance(real, Tensor) else real[0].device if real else images.device
         return images.to(device), classes
+
+    def _checked(self, drawn: Any, plan: Plan) -> tuple[Tensor, Tensor | None]:
+        """Return what a synthesizer that is not ours drew, or raise where it is not images and labels."""
+        if not (isinstance(drawn, tuple) and len(drawn) == 2 and isinstance(drawn[0], Tensor)):
+            raise TypeError(f"the synthesizer must return a tensor and labels or None, got {type(drawn).__name__}")
+        images, classes = drawn
+        images = check_images(images, (plan.synthetic, *images.shape[1:]), plan.positions)
+        if classes is None:
+            return images, plan.labels
+        if not isinstance(classes, Tensor) or classes.shape != (plan.synthetic,) or classes.is_floating_point():
+            got = f"{tuple(classes.shape)} {classes.dtype}" if isinstance(classes, Tensor) else type(classes).__name__
+            raise ValueError(f"the synthesizer must return ({plan.synthetic},) labels, got {got}")
+        if self._settings.num_classes is not None:
+            check_labels(classes, self._settings.num_classes, what="labels from the synthesizer")
+        return images, classes
 
     def _labels(self, real: Any, classes: Tensor | None, parts: list[Rows]) -> Any:
         """Return the labels of all rows, of the real ones' type: class indices or probabilities."""
@@ -92,7 +103,7 @@ class Composer:
         if classes is None:
             return real
         classes = classes.to(real.device)
-        synthetic = classes if real.ndim == 1 else F.one_hot(classes, num_classes or -1)
+        synthetic = classes if real.ndim == 1 else F.one_hot(classes, real.shape[1])
         labels = real.new_empty(len(real) + len(classes), *real.shape[1:])
         labels[parts[0].rows.to(real.device)] = real
         labels[parts[1].rows.to(real.device)] = synthetic.to(real.dtype)
@@ -107,6 +118,12 @@ class Composer:
             path: batches.spread(batches.get(batch, path), rows, len(plan.synthetic_rows), fill)
             for path, fill in plan.fields.fill.items()
         }
+
+    def _contained(self, images: Images, container: type) -> Any:
+        """Return images as they came: in a list or tuple, unless stages have made one tensor of them."""
+        if container is Tensor or (isinstance(images, Tensor) and self._settings.program.stages):
+            return images
+        return container(images)
 
     def _cast(self, images: Images) -> Images:
         """Return images as they are delivered."""

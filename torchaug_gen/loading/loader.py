@@ -16,6 +16,7 @@ from torchaug_gen.loading import order
 from torchaug_gen.loading.composer import Composer
 from torchaug_gen.loading.epoch_pass import Pass
 from torchaug_gen.loading.epochs import Epochs
+from torchaug_gen.loading.guard import check_not_evaluating
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.prefetch import Prefetcher
 from torchaug_gen.loading.settings import check_settings
@@ -25,7 +26,6 @@ from torchaug_gen.ranks import Share, rank
 
 Batch = TypeVar("Batch")
 
-_EVALUATION_SPLITS = {"val", "valid", "validation", "test"}
 # Frameworks look for these and trust what they find; the inner loader's state is not this loader's.
 _NOT_FORWARDED = {"state_dict", "load_state_dict"}
 
@@ -34,7 +34,8 @@ class AugmentedLoader(Generic[Batch]):
     """Wrap a loader so that its batches come augmented and mixed with synthetic images.
 
     Batches come back in their own structure and type. Every random number is a function of the seed, the epoch and
-    the position in the epoch: PyTorch's, NumPy's and Python's global generators are neither read nor moved. With
+    the position in the epoch: the global generators are neither read nor moved, except by a transform, sampler or
+    data set that draws from Python's or NumPy's by itself. With
     ``transform``, ``synthesizer``, ``tag`` and ``device`` all ``None`` the loader is off, and the inner loader's very
     batches come through.
 
@@ -68,7 +69,8 @@ class AugmentedLoader(Generic[Batch]):
         dtype: what images are delivered as: uint8 to floating divides by 255, floating to uint8 rounds, ``None``
             keeps what comes. Cast last.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
-        prefetch: batches composed ahead in a background thread; 0 for none.
+        prefetch: batches composed ahead in a background thread, which pays where the consumer waits for a GPU; 0 for
+            none, which is faster where training on a CPU keeps all its cores busy.
         seed: 0 ≤ seed < 2⁶⁴; ``None`` means 0. Also decides the order of a shuffling inner loader.
         allow_eval: deliver synthetic items even where the loader seems to be used for evaluation: gradients are off, or
             the dataset says that it is a validation or test split.
@@ -83,9 +85,10 @@ class AugmentedLoader(Generic[Batch]):
         TypeError: an argument of the wrong type; ``len`` of a loader whose length is unknown.
 
     Example:
+        >>> from torchaug_gen import NoiseSynthesizer
         >>> images, labels = torch.rand(100, 3, 32, 32), torch.randint(10, (100,))
         >>> loader = DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=20, shuffle=True)
-        >>> noise = torchaug_gen.NoiseSynthesizer((3, 32, 32), num_classes=10)
+        >>> noise = NoiseSynthesizer((3, 32, 32), num_classes=10)
         >>> for images, labels, synthetic in AugmentedLoader(
         ...     loader, synthesizer=noise, synthetic_fraction=0.3, tag="synthetic"
         ... ):
@@ -205,7 +208,8 @@ class AugmentedLoader(Generic[Batch]):
 
     def _begin(self, new: Pass) -> tuple[Any, Prefetcher[Plan, Any]]:
         """Start a pass: take its epoch, make the inner iterator, and all that stands between it and the consumer."""
-        self._check_evaluation()
+        if self._settings.mixes and not self._settings.allow_eval:
+            check_not_evaluating(self.loader)
         previous = self._current() if self._current is not None else None
         if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
             previous.superseded = True
@@ -261,21 +265,3 @@ class AugmentedLoader(Generic[Batch]):
         if device is not None and device.type == "cuda" and device.index is None:
             return torch.device("cuda", torch.cuda.current_device())
         return device
-
-    def _check_evaluation(self) -> None:
-        """Raise where synthetic items would enter an evaluation."""
-        if not self._settings.mixes or self._settings.allow_eval:
-            return
-        advice = "; use the inner loader to evaluate, or pass allow_eval=True"
-        if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
-            raise ValueError(f"gradients are off, as in an evaluation, but the loader mixes in synthetic items{advice}")
-        dataset = getattr(self.loader, "dataset", None)
-        while dataset is not None:
-            split = getattr(dataset, "split", None)
-            evaluates = isinstance(split, str) and split.lower() in _EVALUATION_SPLITS
-            if evaluates or getattr(dataset, "train", None) is False:
-                said = f"split={split!r}" if evaluates else "train=False"
-                raise ValueError(
-                    f"{type(dataset).__name__} has {said}, but the loader mixes in synthetic items{advice}"
-                )
-            dataset = getattr(dataset, "dataset", None)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from torchaug_gen.augment.program import Program
+from torchaug_gen.batch import check_roles
 from torchaug_gen.mixing import MIXINGS, as_fraction, check_policy
 from torchaug_gen.pixels import check_dtype
 from torchaug_gen.rng import check_seed
@@ -77,6 +78,9 @@ def check_settings(
         raise ValueError(f"mixing must be one of {', '.join(MIXINGS)}, got {mixing!r}")
     if fields is not None and not isinstance(fields, Mapping):
         raise TypeError(f'fields must map roles to keys, as in {{"images": 0, "labels": 1}}, got {fields!r}')
+    _check_labels_asked(labels, synthesizer, mixing)
+    if fields is not None:
+        check_roles(fields)
     if tag is not None and not (isinstance(tag, str) and tag):
         raise TypeError(f"tag must be the name of a field, or None, got {tag!r}")
     if isinstance(prefetch, bool) or not isinstance(prefetch, int):
@@ -102,6 +106,18 @@ def check_settings(
     )
     _check_classes(settings)
     return settings
+
+
+def _check_labels_asked(labels: Any, synthesizer: Any, mixing: str) -> None:
+    """Raise where the choice of classes would be ignored."""
+    if isinstance(labels, str) and labels == "match":
+        return
+    if mixing == "replace":
+        raise ValueError(
+            f'mixing="replace" keeps the labels of the replaced items, so labels must be "match", got {labels!r}'
+        )
+    if synthesizer is not None and getattr(synthesizer, "num_classes", None) is None:
+        raise ValueError(f"the synthesizer has no classes to choose from, so labels must be left out, got {labels!r}")
 
 
 def _check_classes(settings: Settings) -> None:

@@ -267,9 +267,12 @@ class Source:
         roles = {fields.images, fields.labels, *fields.targets.values(), (self._settings.tag,)}
         for path, value in batches.columns(batch, n, fields.images):
             if path not in roles and path not in fields.fill and batches.is_column(value, n):
+                what = batches.describe_leaf(value)
+                if fields.labels is None:
+                    what += " (not labels, which are class indices (N,) or probabilities (N, K))"
                 raise ValueError(
-                    f"synthetic rows have no value for field {batches.show(path)}: give one with "
-                    f"fields={{'fill': {{{path[0] if len(path) == 1 else path!r}: ...}}}}"
+                    f"synthetic rows have no value for field {batches.show(path)}, {what}: "
+                    f"give one with fields={{'fill': {{{path[0] if len(path) == 1 else path!r}: ...}}}}"
                 )
 
     def _check_real(self, images: batches.Images) -> None:

@@ -47,7 +47,8 @@ class _ProcessOutput(io.RawIOBase):
     """What a process writes; its failure is an error where its output ends, not an end like any other."""
 
     def __init__(self, process: Popen[bytes]) -> None:
-        assert process.stdout is not None
+        if process.stdout is None:
+            raise ValueError("the process must write to a pipe")
         self._process, self._pipe = process, process.stdout.fileno()
 
     def readable(self) -> bool:

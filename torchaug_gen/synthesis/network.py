@@ -64,9 +64,7 @@ class NetworkSynthesizer(Synthesizer):
                 torch.no_grad(),
                 Seeded(rng.derive_seed(seed, "synthesizer.noise", epoch, int(positions[start]))),
             ):
-                z = self._pad(latents[rows])
-                chunk = self.net(z) if labels is None else self.net(z, self._pad(labels[rows]))
-                self._check(chunk)
+                chunk = self._run(self._pad(latents[rows]), None if labels is None else self._pad(labels[rows]))
                 images[rows] = chunk[: len(latents[rows])]
         low, high = self.value_range
         return images.sub_(low).div_(high - low)
@@ -83,6 +81,19 @@ class NetworkSynthesizer(Synthesizer):
         from torchaug_gen.synthesis.runs import save_run
 
         save_run(self, Path(path))
+
+    def _run(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        try:
+            chunk: Tensor = self.net(z) if labels is None else self.net(z, labels)
+        except (TypeError, RuntimeError, IndexError) as error:
+            given = f"z {tuple(z.shape)}" + ("" if labels is None else f" and y {tuple(labels.shape)}")
+            error.add_note(
+                f"The network was called with {given}: check latent_dim={self.latent_dim} and "
+                f"num_classes={self.num_classes} in Synthesizer.from_module."
+            )
+            raise
+        self._check(chunk)
+        return chunk
 
     def _pad(self, rows: Tensor) -> Tensor:
         """Repeat the last row until there are ``chunk``."""

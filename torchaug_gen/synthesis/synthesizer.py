@@ -81,8 +81,9 @@ class Synthesizer(ABC):
     ) -> tuple[Tensor, Tensor | None]:
         """Draw images.
 
-        The image at a position is the same whatever else is drawn with it, and in every process. PyTorch's, NumPy's
-        and Python's global generators are neither read nor moved.
+        The image at a position is the same whatever else is drawn with it, and in every process; of a network that
+        draws noise of its own, such as StyleGAN's, only where it is drawn with the same others. PyTorch's global
+        generators are neither read nor moved.
 
         Args:
             n: how many; may be left out where ``labels`` or ``positions`` tell.
