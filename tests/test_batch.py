@@ -56,14 +56,15 @@ def test_labels_may_be_lists_arrays_and_narrow_integers(labels, n):
         (([torch.rand(3, 4 + i, 8) for i in range(3)], [0, 1, 2]), (0,), (1,), {}),
         ({"meta": "abc", "y": Y, "image": X}, ("image",), ("y",), {}),
     ],
-    ids=repr,
 )
 def test_guesses(batch, images, labels, targets):
     if images is None:
         with pytest.raises(ValueError, match="several fields that may be the images, 0 and 1"):
             find_fields(batch)
     else:
-        assert find_fields(batch) == Fields(images, labels, targets, {})
+        found = find_fields(batch)
+        assert (found.images, found.labels, found.targets, found.fill) == (images, labels, targets, {})
+        assert isinstance(get(batch, images), found.container)
 
 
 def test_given_fields_are_taken_and_may_be_denied():
