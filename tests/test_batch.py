@@ -64,7 +64,7 @@ def test_guesses(batch, images, labels, targets):
     else:
         found = find_fields(batch)
         assert (found.images, found.labels, found.targets, found.fill) == (images, labels, targets, {})
-        assert isinstance(get(batch, images), found.container)
+        assert isinstance(batches.get(batch, images), found.container)
 
 
 def test_given_fields_are_taken_and_may_be_denied():
