@@ -1,7 +1,5 @@
 """What code that expects a DataLoader does with one: a slice of PyTorch's own tests, on the loader off and on."""
 
-import gc
-
 import pytest
 import torch
 from fakes import Coded, CodedStream, image, mixed, real_ids, stock
@@ -111,19 +109,3 @@ def test_it_is_no_loader_by_class_but_by_behaviour(wrap):
     assert iter(loader) is not iter(loader)
     running = iter(loader)
     assert iter(running) is running
-
-
-# torch may raise in the bare iterator's __del__, where the signal reaches it during its own shutdown.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_worker_that_is_killed_is_noticed(wrap):
-    running = iter(wrap(stock(400, 2, num_workers=2)))
-    next(running)
-    # All of them: one alone may die with the lock of the queue that the others wait for.
-    for worker in running._workers:
-        worker.kill()
-    # The pipe may notice before the loader does, also bare.
-    with pytest.raises((RuntimeError, OSError, EOFError)):
-        list(running)
-    # The warning, if there is one, is this test's and not a later one's.
-    del running
-    gc.collect()
