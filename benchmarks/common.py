@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,24 +36,27 @@ def interleave(contestants: Mapping[str, Callable[[], int]], *, rounds: int) -> 
 
 
 def summarise(rates: Mapping[str, list[float]], *, baseline: str) -> dict[str, dict[str, float]]:
-    """Return median and quartiles of each contestant, and its ratio to the baseline, round by round."""
+    """Return median and quartiles of each contestant, and of its ratio to the baseline, round by round."""
     summary = {}
     for name, values in rates.items():
         ratios = [mine / base for mine, base in zip(values, rates[baseline], strict=True)]
         low, median, high = statistics.quantiles(values, n=4)
+        ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4)
         summary[name] = {
             "median": median,
             "quartile_low": low,
             "quartile_high": high,
-            "ratio_to_baseline": statistics.median(ratios),
+            "ratio_to_baseline": ratio,
+            "ratio_quartile_low": ratio_low,
+            "ratio_quartile_high": ratio_high,
         }
     return summary
 
 
-def machine() -> dict[str, Any]:
-    """Return what the figures depend on."""
+def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the figures depend on, with the versions of further packages."""
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *packages):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -68,11 +71,25 @@ def machine() -> dict[str, Any]:
     }
 
 
-def save(question: str, settings: Mapping[str, Any], results: Mapping[str, Any], *, unit: str) -> Path:
-    """Write a result file, named for the question and the kind of machine, and return its path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{question}-{'cuda' if torch.cuda.is_available() else 'cpu'}.json"
-    document = {"question": question, "unit": unit, "settings": settings, "machine": machine(), "results": results}
+def result_path(question: str) -> Path:
+    """Return where the results on this kind of machine are."""
+    return RESULTS / f"{question}-{'cuda' if torch.cuda.is_available() else 'cpu'}.json"
+
+
+def save(
+    question: str,
+    settings: Mapping[str, Any],
+    results: Mapping[str, Any],
+    *,
+    unit: str,
+    packages: Sequence[str] = (),
+    path: Path | None = None,
+) -> Path:
+    """Write a result file, by default named for the question and the kind of machine, and return its path."""
+    path = path or result_path(question)
+    path.parent.mkdir(exist_ok=True)
+    about = {"unit": unit, "settings": settings, "machine": machine(packages)}
+    document = {"question": question, **about, "results": results}
     path.write_text(json.dumps(document, indent=2) + "\n")
     return path
 

@@ -1,6 +1,7 @@
 """Augment whole batches, mix in synthetic images drawn live, and keep every promise a loader makes."""
 
-from torchaug_gen.augment.mix import MixUp
+from torchaug_gen.augment.fuse import FusedTransform, fuse
+from torchaug_gen.augment.mix import CutMix, MixChoice, MixUp
 from torchaug_gen.datasets import MixedDataset, MixedIterableDataset, SyntheticDataset
 from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.shards.stream import ShardStream
@@ -11,6 +12,9 @@ from torchaug_gen.synthesis.training import VaeConfig, train_vae
 
 __all__ = [
     "AugmentedLoader",
+    "CutMix",
+    "FusedTransform",
+    "MixChoice",
     "MixUp",
     "MixedDataset",
     "MixedIterableDataset",
@@ -19,6 +23,7 @@ __all__ = [
     "Synthesizer",
     "SyntheticDataset",
     "VaeConfig",
+    "fuse",
     "train_vae",
     "write_shards",
 ]

@@ -193,6 +193,11 @@ def derive_seed(seed: int, stream: str, epoch: int = 0, position: int = 0) -> in
     return int(integers(seed, stream, epoch, position, (2,), high=1 << 31).reshape(2) @ torch.tensor([1 << 31, 1]))
 
 
+def key(seed: int, stream: str) -> tuple[int, int]:
+    """Return the two 32-bit words of a stream's Philox key, for kernels that draw its numbers themselves."""
+    return _key(check_seed(seed), stream)
+
+
 def check_seed(seed: int) -> int:
     """Return ``seed`` as an int, or raise ``TypeError`` or ``ValueError`` where it is none in 0..2⁶⁴-1."""
     return _index("seed", seed, 64)

@@ -6,11 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchaug_gen import rng
+from torchaug_gen.augment.rows import Key, Rows
 from torchaug_gen.batch import Images, is_images
 from torchaug_gen.seeded import Seeded
 
 # Base classes of transforms that blend or cut images of a batch into each other.
 _BLENDERS = {"kornia.MixAugmentationBaseV2", "torchvision._BaseMixUpCutMix"}
+# Base classes of transforms that leave every pixel in its place.
+_KEEP_PLACES = {
+    "kornia.IntensityAugmentationBase2D",
+    "torchvision.GaussianBlur",
+    "torchvision.JPEG",
+    "torchvision.ToDtype",
+    "torchvision.ConvertImageDtype",
+    "torchvision.RandomPhotometricDistort",
+}
 
 
 class OpaqueStage:
@@ -18,13 +29,14 @@ class OpaqueStage:
 
     Args:
         transform: called with ``(N, C, H, W)`` images, returns as many images, whose size may differ.
+        reason: why it cannot be fused.
 
     Raises:
         TypeError: not callable.
         ValueError: a transform that blends images and knows nothing of their labels.
     """
 
-    def __init__(self, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, transform: Callable[[Any], Any], *, reason: str = "it is not known") -> None:
         if not callable(transform):
             raise TypeError(f"transform must be callable or a list of callables, got {type(transform).__name__}")
         parts = list(_parts(transform))
@@ -34,7 +46,9 @@ class OpaqueStage:
                     f"transform {type(part).__name__} blends images, but would leave their labels as they are: use "
                     "torchaug_gen.MixUp, which blends both"
                 )
-        self.transform = transform
+        self.transform, self.reason = transform, reason
+        leaves = [part for part in parts if not list(_inner(part))]
+        self.keeps_places = all(_comes_from(part, _KEEP_PLACES) for part in leaves)
         # Kornia refuses integers; torchvision takes both, and some of its transforms (JPEG) take only uint8.
         self.needs_float = any(
             base.__module__.split(".")[0] == "kornia" for part in parts for base in type(part).__mro__
@@ -44,6 +58,18 @@ class OpaqueStage:
     def name(self) -> str:
         """What to call the transform in messages."""
         return getattr(self.transform, "__name__", type(self.transform).__name__)
+
+    def run(self, part: Rows, key: Key, index: int, number: int) -> Rows:
+        """Return a part transformed.
+
+        Args:
+            part: the rows.
+            key: what the batch's random numbers are keyed by.
+            index: of the stage in the program.
+            number: of the part: real and synthetic rows that could not be joined draw apart.
+        """
+        seed = rng.derive_seed(key.seed, f"transform.{index}.{number}", key.epoch, key.batch)
+        return part._replace(images=self(part.images, seed=seed))
 
     def __call__(self, images: Images, *, seed: int) -> Images:
         """Return the transformed images; a list of images of different sizes goes through one by one.
@@ -81,14 +107,18 @@ class OpaqueStage:
 def _parts(transform: Any) -> Iterator[Any]:
     """Yield a transform and all that it is composed of."""
     yield transform
+    for part in _inner(transform):
+        yield from _parts(part)
+
+
+def _inner(transform: Any) -> Iterator[Any]:
+    """Yield what a transform is composed of."""
     if isinstance(transform, nn.Module):
-        for child in transform.children():
-            yield from _parts(child)
+        yield from transform.children()
     # torchvision's containers keep theirs in a plain list.
     inner = getattr(transform, "transforms", None)
     if isinstance(inner, list | tuple):
-        for part in inner:
-            yield from _parts(part)
+        yield from inner
 
 
 def _comes_from(transform: Any, names: set[str]) -> bool:

@@ -1,64 +1,102 @@
 """Program: a list of transforms as stages that run one after the other on the real and synthetic rows of a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchaug_gen import rng
-from torchaug_gen.augment.mix import MixUp
+from torchaug_gen.augment.augmix import AugMix
+from torchaug_gen.augment.fused import FusedStage, Parameters
+from torchaug_gen.augment.mix import Mix
+from torchaug_gen.augment.mixture import MixtureStage
 from torchaug_gen.augment.opaque import OpaqueStage
+from torchaug_gen.augment.operation import Filter, Opaque, Operation
+from torchaug_gen.augment.reading import Step, read
+from torchaug_gen.augment.rows import Key, Rows, join, only, sizes_text
+from torchaug_gen.augment.targets.moving import Target, TargetOptions, move, warp_of
+from torchaug_gen.augment.targets.warp import Warp
 from torchaug_gen.batch import Images
 from torchaug_gen.pixels import convert
 
-
-class Key(NamedTuple):
-    """What a batch's random numbers are keyed by."""
-
-    seed: int
-    epoch: int
-    batch: int
+Stage = FusedStage | MixtureStage | Mix | OpaqueStage
 
 
-class Rows(NamedTuple):
-    """Images and the rows of the batch that they belong in, ``(M,)`` int64."""
+class Result(NamedTuple):
+    """What a program makes of a batch."""
 
     images: Images
-    rows: Tensor
+    labels: Tensor | None
+    targets: dict[Any, Any]
+
+
+class Record(NamedTuple):
+    """What a program did: the parameters of each stage, ``None`` where it has none, and the geometry of each fused one."""
+
+    parameters: list[list[Parameters] | None]
+    warps: list[Warp]
 
 
 class Program:
     """Transforms compiled to stages.
 
     Args:
-        transform: ``None``, one transform, or a list of them: Kornia modules, torchvision v2 transforms, callables on
-            ``(N, C, H, W)`` images, and :class:`MixUp`.
-        dtype: what images will be delivered in.
+        transform: what :func:`torchaug_gen.augment.reading.read` reads.
+        dtype: what images will be delivered in; ``None`` keeps what comes.
+        memory_format: of the images.
+        backend: what computes fused stages.
+        interpolation: how fused stages resample, instead of as each module does.
+        antialias: whether fused stages antialias, instead of as each module does.
+        targets: how targets are moved.
 
     Raises:
         TypeError: something that is neither callable nor a list of callables.
+        ValueError: normalised images that are to be delivered as integers.
     """
 
-    def __init__(self, transform: Any, *, dtype: torch.dtype | None) -> None:
-        self.stages = [stage if isinstance(stage, MixUp) else OpaqueStage(stage) for stage in _listed(transform)]
-        needs_float = any(isinstance(stage, MixUp) or stage.needs_float for stage in self.stages)
-        # Images take the widest dtype on the way, and the one to be delivered in last.
-        delivers_float = dtype is not None and dtype.is_floating_point
-        self._working = torch.float32 if delivers_float or needs_float else None
+    def __init__(
+        self,
+        transform: Any,
+        *,
+        dtype: torch.dtype | None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        backend: str = "auto",
+        interpolation: Filter | None = None,
+        antialias: bool | None = None,
+        targets: TargetOptions | None = None,
+    ) -> None:
+        self.steps: list[Step] = read(transform)
+        settings = {"backend": backend, "interpolation": interpolation, "antialias": antialias}
+        self.stages = list(_stages(self.steps, settings))
+        self.dtype, self._memory_format = dtype, memory_format
+        self._targets = targets or getattr(transform, "_target_options", None) or TargetOptions()
+        self._needs_float = any(isinstance(stage, Mix) or getattr(stage, "needs_float", False) for stage in self.stages)
+        if dtype is torch.uint8 and (name := self._leaves_unit_range()):
+            raise ValueError(
+                f"{name} leaves values outside [0, 1], which dtype=torch.uint8 cannot hold: choose a floating dtype"
+            )
 
     @property
     def mixes_labels(self) -> bool:
         """Whether labels become probabilities ``(N, K)`` in every batch."""
-        return any(isinstance(stage, MixUp) for stage in self.stages)
+        return any(isinstance(stage, Mix) for stage in self.stages)
 
     @property
     def num_classes(self) -> int | None:
         """The number of classes that a mixing stage was told, or ``None``."""
-        told = (stage.num_classes for stage in self.stages if isinstance(stage, MixUp))
+        told = (stage.num_classes for stage in self.stages if isinstance(stage, Mix))
         return next((number for number in told if number is not None), None)
 
-    def __call__(self, parts: Sequence[Rows], labels: Tensor | None, key: Key) -> tuple[Images, Tensor | None]:
+    def __call__(
+        self,
+        parts: Sequence[Rows],
+        labels: Tensor | None,
+        key: Key,
+        *,
+        targets: Mapping[Any, Target] | None = None,
+        given: Sequence[list[Parameters] | None] | None = None,
+    ) -> tuple[Result, Record]:
         """Run the stages.
 
         Rows are joined into one tensor as soon as their sizes agree: at once, or after the stage that makes them agree.
@@ -67,89 +105,128 @@ class Program:
             parts: the real rows, then the synthetic ones, where there are any.
             labels: the labels of all rows, ``(N,)`` or ``(N, K)``; ``None`` where the batch has none.
             key: what random numbers are keyed by.
+            targets: columns of all rows, by any name.
+            given: parameters of each stage, instead of drawing them.
 
         Returns:
-            Images ``(N, C, H, W)``, or a list where a ragged batch stays ragged, and labels.
+            Images ``(N, C, H, W)``, or a list where a ragged batch stays ragged, labels, and targets by their names;
+            and what was done.
 
         Raises:
-            ValueError: real and synthetic sizes that still differ at the end, and labels that cannot be mixed.
+            ValueError: real and synthetic sizes that still differ at the end, labels that cannot be mixed, targets that
+                a stage cannot move.
         """
-        dtype = self._dtype(parts[0].images)
-        parts = _join([Rows(_convert(part.images, dtype), part.rows) for part in parts])
+        moved = dict(targets or {})
+        record = Record([], [])
+        dtypes = self._dtypes(parts[0].images)
+        if not isinstance(self.stages[0] if self.stages else None, FusedStage):
+            parts = join([_converted(part, dtypes[0]) for part in parts])
         for index, stage in enumerate(self.stages):
-            if isinstance(stage, MixUp):
-                images, labels = self._mix(stage, parts, labels, key)
-                parts = [parts[0]._replace(images=images)]
+            drawn: list[Parameters] | None = None
+            if isinstance(stage, FusedStage):
+                last = index == len(self.stages) - 1
+                memory_format = self._memory_format if last else torch.contiguous_format
+                before = [part for part in parts if len(part.rows)] or list(parts[:1])
+                parts, tables, drawn = stage(
+                    before,
+                    key,
+                    dtype=dtypes[index + 1],
+                    memory_format=memory_format,
+                    given=None if given is None else given[index],
+                )
+                record.warps.append(warp_of(before, tables))
+                moved = {name: Target(t.role, move(t, record.warps[-1], self._targets)) for name, t in moved.items()}
+            elif isinstance(stage, Mix):
+                parts, labels, moved = self._mix(stage, parts, labels, key, moved)
             else:
-                seeds = [rng.derive_seed(key.seed, f"transform.{index}.{part}", *key[1:]) for part in range(len(parts))]
-                transformed = zip(parts, seeds, strict=True)
-                parts = _join([part._replace(images=stage(part.images, seed=seed)) for part, seed in transformed])
-        return _only(parts), labels
+                if moved and not stage.keeps_places:
+                    raise ValueError(
+                        f"{stage.name} may move pixels, but would leave {_roles(moved)} where they are: {stage.reason}"
+                    )
+                parts = join([stage.run(part, key, index, number) for number, part in enumerate(parts)])
+            record.parameters.append(drawn)
+        return Result(only(parts), labels, {name: target.value for name, target in moved.items()}), record
 
-    def _dtype(self, images: Images) -> torch.dtype:
-        """Return the dtype that stages get: at least float32 where anything needs floating values."""
-        dtype = images.dtype if isinstance(images, Tensor) else images[0].dtype
-        if self._working is None:
-            return dtype
-        return torch.promote_types(dtype, self._working) if dtype.is_floating_point else self._working
+    def _dtypes(self, images: Images) -> list[torch.dtype]:
+        """Return the dtype before the first stage, and after each.
+
+        The last stage delivers, where it can; on the way images are at least float32 where anything needs floating
+        values or the result is floating.
+        """
+        given = images.dtype if isinstance(images, Tensor) else images[0].dtype
+        delivered = given if self.dtype is None else self.dtype
+        if self.dtype is None and not given.is_floating_point and (name := self._leaves_unit_range()):
+            raise ValueError(
+                f"{name} leaves values outside [0, 1], which {given} cannot hold: ask for a floating dtype, as in "
+                "dtype=torch.float32"
+            )
+        working = given
+        if self._needs_float or delivered.is_floating_point:
+            working = torch.promote_types(given, torch.float32) if given.is_floating_point else torch.float32
+        dtypes = [working] * (len(self.stages) + 1)
+        if self.stages and isinstance(self.stages[-1], FusedStage):
+            dtypes[-1] = delivered if self.dtype is not None or given.is_floating_point else dtypes[-1]
+        return dtypes
+
+    def _leaves_unit_range(self) -> str | None:
+        """Return the stage that may leave [0, 1], as Normalize does, or ``None``."""
+        fused = (stage for stage in self.stages if isinstance(stage, FusedStage))
+        return next((stage.normalizes for stage in fused if stage.normalizes), None)
 
     @staticmethod
-    def _mix(stage: MixUp, parts: list[Rows], labels: Tensor | None, key: Key) -> tuple[Tensor, Tensor]:
-        images = _only(parts)
-        if labels is None:
+    def _mix(
+        stage: Mix, parts: Sequence[Rows], labels: Tensor | None, key: Key, targets: dict[Any, Target]
+    ) -> tuple[list[Rows], Tensor | None, dict[Any, Target]]:
+        images = only(parts)
+        masks = [
+            name for name, target in targets.items() if target.role == "masks" and isinstance(target.value, Tensor)
+        ]
+        if labels is None and not masks:
             raise ValueError(f"{stage!r} blends labels, but the batch has none: name them with fields=")
         if not isinstance(images, Tensor):
-            raise ValueError(f"{stage!r} needs images of one size, got sizes {_sizes(images)}: resize before it")
-        return stage(images, labels, seed=key.seed, epoch=key.epoch, batch=key.batch)
+            raise ValueError(f"{stage!r} needs images of one size, got sizes {sizes_text(images)}: resize before it")
+        if len(targets) > len(masks) or len(masks) > 1:
+            raise ValueError(
+                f"{stage!r} cannot mix {_roles(targets)}: leave it out, or deny the fields, as in "
+                'fields={"boxes": None}'
+            )
+        options = key._asdict()
+        if masks:
+            mixed, labels, pasted = stage(images, labels, masks=targets[masks[0]].value, inplace=True, **options)
+            targets = {masks[0]: Target("masks", pasted)}
+        elif labels is not None:
+            mixed, labels = stage(images, labels, **options)
+        return [parts[0]._replace(images=mixed)], labels, targets
 
 
-def _listed(transform: Any) -> list[Any]:
-    if transform is None:
-        return []
-    return list(transform) if isinstance(transform, list | tuple) else [transform]
+def _stages(steps: Sequence[Step], settings: Mapping[str, Any]) -> "list[Stage]":
+    """Return steps as stages: operations next to each other are one."""
+    stages: list[Stage] = []
+    first = 0
+    for is_operation, group in groupby(steps, lambda step: isinstance(step, Operation)):
+        members = list(group)
+        if is_operation:
+            operations = [step for step in members if isinstance(step, Operation)]
+            stages.append(FusedStage(operations, first=first, **settings))
+            first += len(operations)
+            continue
+        for step in members:
+            if isinstance(step, AugMix):
+                stages.append(MixtureStage(step, first=first, **settings))
+                first += len(step.operations)
+            elif isinstance(step, Opaque):
+                stages.append(OpaqueStage(step.module, reason=step.reason))
+            elif isinstance(step, Mix):
+                stages.append(step)
+    return stages
 
 
-def _convert(images: Images, dtype: torch.dtype) -> Images:
-    return convert(images, dtype) if isinstance(images, Tensor) else [convert(image, dtype) for image in images]
+def _converted(part: Rows, dtype: torch.dtype) -> Rows:
+    images = part.images
+    if isinstance(images, Tensor):
+        return part._replace(images=convert(images, dtype))
+    return part._replace(images=[convert(image, dtype) for image in images])
 
 
-def _stack(images: Images) -> Images:
-    """Return a list of images of one size and dtype as a tensor, and others as they are."""
-    if isinstance(images, Tensor) or len({(image.shape, image.dtype) for image in images}) != 1:
-        return images
-    return torch.stack(images)
-
-
-def _join(parts: list[Rows]) -> list[Rows]:
-    """Return the parts as one where all images agree in size and dtype, in the order of their rows."""
-    # A batch without any rows keeps its real part.
-    parts = [part._replace(images=_stack(part.images)) for part in parts if len(part.rows)] or parts[:1]
-    tensors = [part.images for part in parts if isinstance(part.images, Tensor)]
-    if len(parts) < 2 or len(tensors) < len(parts) or len({(t.shape[1:], t.dtype) for t in tensors}) != 1:
-        return parts
-    n = sum(map(len, tensors))
-    joined = tensors[0].new_empty(n, *tensors[0].shape[1:])
-    for part, images in zip(parts, tensors, strict=True):
-        joined[part.rows.to(joined.device)] = images
-    return [Rows(joined, torch.arange(n))]
-
-
-def _only(parts: list[Rows]) -> Images:
-    """Return the images of the only part, or raise where real and synthetic ones could not be joined."""
-    if len(parts) == 1:
-        return parts[0].images
-    real, synthetic = (part.images for part in parts)
-    raise size_error(real, synthetic)
-
-
-def size_error(real: Images, synthetic: Images) -> ValueError:
-    """Return the error that says which sizes real and synthetic images have, and what to do."""
-    return ValueError(
-        f"real and synthetic images must have one size, got {_sizes(real)} and {_sizes(synthetic)}: "
-        "add a stage that resizes to the transform, or a synthesizer of that size"
-    )
-
-
-def _sizes(images: Images) -> str:
-    shapes = {tuple(image.shape) for image in images}
-    return " and ".join(map(str, sorted(shapes)[:3])) + (" and others" if len(shapes) > 3 else "")
+def _roles(targets: Mapping[Any, Target]) -> str:
+    return " and ".join(sorted({target.role for target in targets.values()}))

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchaug_gen import batch as batches
-from torchaug_gen.augment.program import Rows
+from torchaug_gen.augment.rows import SYNTHETIC, Rows
+from torchaug_gen.augment.targets.moving import Target
 from torchaug_gen.batch import Images
 from torchaug_gen.labels import check_labels, soft_labels
 from torchaug_gen.loading.plan import Plan
@@ -33,15 +34,20 @@ class Composer:
         """Return the batch of a plan, in the inner loader's own structure and types."""
         batch = plan.batch if self._device is None else batches.move(plan.batch, self._device)
         images = batches.get(batch, plan.fields.images)
-        parts = [Rows(images, (~plan.synthetic_rows).nonzero()[:, 0])]
+        parts = [Rows(images, (~plan.synthetic_rows).nonzero()[:, 0], plan.real_positions)]
         classes = None
         if plan.synthetic:
             drawn, classes = self._draw(plan, images)
-            parts.append(Rows(drawn, plan.synthetic_rows.nonzero()[:, 0]))
+            parts.append(Rows(drawn, plan.synthetic_rows.nonzero()[:, 0], plan.positions | SYNTHETIC))
         values = self._widened(batch, plan)
         labels_path = plan.fields.labels
         labels = None if labels_path is None else self._labels(batches.get(batch, labels_path), classes, parts)
-        images, mixed = self._settings.program(parts, _as_tensor(labels), plan.key)
+        targets = {
+            path: Target(role, values.get(path, batches.get(batch, path))) for role, path in plan.fields.targets.items()
+        }
+        result, _ = self._settings.program(parts, _as_tensor(labels), plan.key, targets=targets)
+        images, mixed = result.images, result.labels
+        values |= result.targets
         values[plan.fields.images] = self._contained(self._cast(images), plan.fields.container)
         if labels_path is not None:
             # A list of labels stays one, unless blending made probabilities of it.

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchaug_gen.augment.program import Key
+from torchaug_gen.augment.rows import Key
 from torchaug_gen.batch import Fields
 
 
@@ -19,6 +19,7 @@ class Plan:
         synthetic_rows: ``(N,)`` bool, True where a row will be synthetic.
         labels: ``(S,)`` int64, the classes to draw; ``None`` for a synthesizer without classes.
         positions: ``(S,)`` int64, the positions to draw.
+        real_positions: ``(R,)`` int64, the positions of the real rows in the epoch.
         key: what the batch's random numbers are keyed by.
     """
 
@@ -27,6 +28,7 @@ class Plan:
     synthetic_rows: Tensor
     labels: Tensor | None
     positions: Tensor
+    real_positions: Tensor
     key: Key
 
     @property

@@ -90,7 +90,7 @@ def check_settings(
     if memory_format not in (torch.contiguous_format, torch.channels_last):
         raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}")
     settings = Settings(
-        program=Program(transform, dtype=check_dtype(dtype)),
+        program=Program(transform, dtype=check_dtype(dtype), memory_format=memory_format),
         synthesizer=synthesizer,
         fraction=fraction,
         mixing=mixing,

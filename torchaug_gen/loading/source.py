@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchaug_gen import batch as batches
 from torchaug_gen import rng
-from torchaug_gen.augment.program import Key, size_error
+from torchaug_gen.augment.rows import Key, size_error
 from torchaug_gen.batch import Fields
 from torchaug_gen.labels import check_labels
 from torchaug_gen.loading.plan import Plan
@@ -179,11 +179,17 @@ class Source:
                 synthetic_rows=synthetic_rows(sum(split), split.synthetic) if rows is None else rows,
                 labels=self._choose(batch, positions, labels),
                 positions=positions,
+                real_positions=self._real_positions(split.real, rows),
                 key=Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index),
             )
         finally:
             # Also where labels turn out bad: the batches behind stay in step with the indices handed out.
             self._advance(split, replaced=0 if rows is None else split.synthetic)
+
+    def _real_positions(self, count: int, replaced: Tensor | None) -> Tensor:
+        """Return the positions of the real rows of the batch to be planned."""
+        ordinals = torch.arange(count) if replaced is None else (~replaced).nonzero()[:, 0]
+        return (ordinals + self._real_seen) * self._rank.count + self._rank.index
 
     @property
     def _known_fields(self) -> Fields:
@@ -237,7 +243,7 @@ class Source:
                 raise ValueError(f"real labels have {labels.shape[1]} classes, but the synthesizer has {num_classes}")
             if not len(labels):
                 return torch.empty(0, dtype=torch.int64)
-            positions = (torch.arange(len(labels)) + self._real_seen) * self._rank.count + self._rank.index
+            positions = self._real_positions(len(labels), None)
             draws = rng.uniform(self._settings.seed, "loader.soft_labels", self._epoch, positions)
             return (draws[:, None] >= labels.float().cumsum(1)).sum(1).clamp(max=num_classes - 1)
         check_labels(labels, num_classes, what=f"real labels (the synthesizer has {num_classes} classes)")
@@ -245,11 +251,6 @@ class Source:
 
     def _check_fields(self, batch: Any, fields: Fields) -> None:
         """Raise where the batch has fields that the transform or the synthesizer cannot serve."""
-        if fields.targets and self._settings.program.stages:
-            raise ValueError(
-                f"transform moves images, but would leave {_listed(fields)} where they are: transform them together in "
-                'the dataset, or deny the field, as in fields={"masks": None}, where nothing is moved'
-            )
         if not self._settings.mixes:
             return
         unserved = [role for role, path in fields.targets.items() if path not in fields.fill]

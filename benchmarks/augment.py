@@ -1,0 +1,254 @@
+"""How many images per second does the fused engine augment, and the others? ``python -m benchmarks.augment``.
+
+Six recipes on photographs, each in every library as equally as it allows (a contestant's note says what differs). What
+is measured is a batch of uint8 images in memory becoming a batch of float32 images in memory: drawing parameters,
+erasing and allocating the output included. Each contestant has a process of its own, kept on as many cores as it has
+threads; they take turns, round by round, and are compared within a round.
+
+On a CUDA device images go from uint8 to bfloat16 on the device, timed by events, beside the measured bandwidth of a
+copy. That part can only be run where there is such a device.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a file: its own folder would hide packages of the same name
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import torch
+
+from benchmarks import common
+from benchmarks.contestants import base
+from benchmarks.contestants.base import NAMES, ON_GPU, RECIPES, Unsupported
+from benchmarks.contestants.process import Remote
+
+PACKAGES = ("albumentations", "opencv-python-headless", "fuse-augmentations", "nvidia-dali-cuda130", "triton-augment")
+
+
+def measure(arguments: argparse.Namespace, folder: Path, *, threads: int) -> dict[str, Any]:
+    """Return, by recipe, the rates of all contestants with so many threads, and why the others have none."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    remotes = [
+        Remote(name, folder, threads=threads, pin=arguments.pin and device == "cpu", device=device)
+        for name in arguments.contestants
+    ]
+    try:
+        return {recipe: _measure_recipe(arguments, recipe, remotes, threads=threads) for recipe in arguments.recipes}
+    finally:
+        for remote in remotes:
+            remote.close()
+
+
+def _measure_recipe(
+    arguments: argparse.Namespace, recipe: str, remotes: Sequence[Remote], *, threads: int
+) -> dict[str, Any]:
+    batch_size = arguments.batch_size or (256 if torch.cuda.is_available() else RECIPES[recipe].batch_size)
+    print(f"\n{recipe}, {threads} threads, batches of {batch_size}: {RECIPES[recipe].title}", flush=True)
+    works: dict[str, Callable[[], float]] = {}
+    notes, absent, by_name = {}, {}, {}
+    for remote in remotes:
+        start = time.perf_counter()
+        try:
+            notes[remote.name] = remote.prepare(
+                recipe, batch_size=batch_size, batches=arguments.batches, limit=arguments.limit
+            )
+            if arguments.sheets:
+                _sheet(arguments.sheets, recipe, remote)
+            count = max(1, round(arguments.seconds / remote.run(1)))
+            count = max(1, round(count * arguments.seconds / remote.run(count)))
+        except Unsupported as error:
+            absent[remote.name] = str(error)
+            print(f"  {remote.name}: {error}", flush=True)
+            continue
+        print(f"  {remote.name}: ready after {time.perf_counter() - start:.1f} s, {count} batches a round", flush=True)
+        by_name[remote.name] = remote
+        works[remote.name] = lambda remote=remote, count=count: count * batch_size / remote.run(count)
+    rates = _rounds(works, absent, rounds=arguments.rounds)
+    if not rates:
+        return {"batch_size": batch_size, "absent": absent}
+    baseline = next(iter(rates))
+    summary = common.summarise(rates, baseline=baseline)
+    print(common.table(summary, unit="images/s"), flush=True)
+    result = {
+        "batch_size": batch_size,
+        "title": RECIPES[recipe].title,
+        "baseline": baseline,
+        "summary": summary,
+        "rates": rates,
+        "notes": {name: note for name, note in notes.items() if note and name in rates},
+        "absent": absent,
+    }
+    if torch.cuda.is_available():
+        result["gpu"] = _gpu(recipe, summary, by_name, batch_size=batch_size)
+    return result
+
+
+def _rounds(works: dict[str, Callable[[], float]], absent: dict[str, str], *, rounds: int) -> dict[str, list[float]]:
+    """Return items per second of all contestants by round, each round all of them in turn, after one to warm up."""
+    rates: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(rounds + 1):
+        for name in list(rates):
+            try:
+                rate = works[name]()
+            except (Unsupported, TimeoutError) as error:
+                absent[name] = f"failed in round {turn}: {error}"
+                del rates[name]
+                continue
+            if turn:
+                rates[name].append(rate)
+    return rates
+
+
+def _gpu(recipe: str, summary: Mapping[str, Any], remotes: Mapping[str, Remote], *, batch_size: int) -> dict[str, Any]:
+    """Return the copy bandwidth, each contestant's share of it, and the host time of a call."""
+    bandwidth = copy_bandwidth()
+    settings = RECIPES[recipe]
+    per_image = 3 * settings.side**2 + 2 * 3 * settings.output**2  # uint8 read once, bfloat16 written once
+    return {
+        "copy_bandwidth_bytes_per_second": bandwidth,
+        "share_of_bandwidth": {name: row["median"] * per_image / bandwidth for name, row in summary.items()},
+        "host_seconds_per_call": {name: remotes[name].host_seconds() for name in summary},
+        "batch_size": batch_size,
+    }
+
+
+def copy_bandwidth() -> float:
+    """Return bytes read and written per second by a copy of 1 GiB on the device: the median of twenty."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    rates = []
+    for _ in range(20):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        rates.append(2 * source.numel() / (float(begin.elapsed_time(end)) / 1000))
+    return statistics.median(rates)
+
+
+def _sheet(folder: Path, recipe: str, remote: Remote) -> None:
+    """Draw the first images that a contestant makes, with their boxes, to be looked at."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    images, boxes = remote.images()
+    if RECIPES[recipe].normalized:
+        images = images * np.reshape(base.STD, (3, 1, 1)) + np.reshape(base.MEAN, (3, 1, 1))
+    tiles = (images[:24].clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    side = tiles.shape[1]
+    sheet = Image.new("RGB", (8 * side, 3 * side))
+    for place, tile in enumerate(tiles):
+        picture = Image.fromarray(tile)
+        for box in () if boxes is None else boxes[place]:
+            ImageDraw.Draw(picture).rectangle([float(value) for value in box], outline=(255, 0, 0), width=2)
+        sheet.paste(picture, (place % 8 * side, place // 8 * side))
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet.save(folder / f"{recipe} {remote.name}.png")
+
+
+def plot(path: Path) -> Path:
+    """Draw a result file, from nothing but the file, and return the path of the picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    document = json.loads(path.read_text())
+    results: dict[str, dict[str, Any]] = document["results"]
+    threads = list(results)
+    recipes = list(results[threads[0]])
+    figure, axes = plt.subplots(
+        len(recipes), len(threads), figsize=(7 * len(threads), 3.2 * len(recipes)), squeeze=False
+    )
+    for row, recipe in enumerate(recipes):
+        for column, count in enumerate(threads):
+            _bars(axes[row][column], results[count][recipe], title=f"{recipe}, {count} threads")
+    machine = document["machine"]
+    figure.suptitle(f"Images per second, median and quartiles · {machine['gpu'] or machine['processor']}")
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
+    target = path.with_suffix(".png")
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+    return target
+
+
+def _bars(axis: Any, result: Mapping[str, Any], *, title: str) -> None:
+    axis.set_title(title, fontsize=10)
+    summary = result.get("summary", {})
+    names = list(summary)[::-1]
+    medians = [summary[name]["median"] for name in names]
+    low = [summary[name]["median"] - summary[name]["quartile_low"] for name in names]
+    high = [summary[name]["quartile_high"] - summary[name]["median"] for name in names]
+    colours = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
+    axis.barh(names, medians, xerr=[low, high], color=colours, error_kw={"elinewidth": 1})
+    for place, (name, median) in enumerate(zip(names, medians, strict=True)):
+        ratio = summary[name]["ratio_to_baseline"]
+        axis.text(median, place, f"  {median:,.0f} ({ratio:.3g}×)", va="center", fontsize=8)
+    axis.margins(x=0.25)
+    axis.tick_params(labelsize=8)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    photographs = os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS")
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        default=photographs and Path(photographs),
+        help="a folder with .jpg photographs (default: TORCHAUG_GEN_PHOTOGRAPHS)",
+    )
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--contestants", nargs="+", choices=NAMES, help="default: all that the device has")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
+    parser.add_argument("--rounds", type=int, default=9, help="how often each is measured, at least 2 (default: 9)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of a contestant's round (default: 1.5)")
+    parser.add_argument("--batch-size", type=int, help="(default: the recipe's; 256 on CUDA)")
+    parser.add_argument("--batches", type=int, default=4, help="how many different ones take turns (default: 4)")
+    parser.add_argument("--limit", type=float, default=240, help="seconds to set up or compile (default: 240)")
+    parser.add_argument("--quick", action="store_true", help="R1, one thread, three short rounds; nothing is saved")
+    parser.add_argument("--no-pin", dest="pin", action="store_false", help="let the system choose the cores")
+    parser.add_argument("--sheets", type=Path, help="a folder for pictures of what each contestant makes")
+    parser.add_argument("--output", type=Path, default=common.result_path("augment"), help="(default: %(default)s)")
+    parser.add_argument("--plot", action="store_true", help="draw the result file and measure nothing")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.recipes, arguments.threads, arguments.rounds, arguments.seconds = ["R1"], [1], 3, 0.3
+    if arguments.contestants is None:
+        arguments.contestants = ON_GPU if torch.cuda.is_available() else NAMES
+    if arguments.rounds < 2:
+        parser.error(f"quartiles need at least 2 rounds, got {arguments.rounds}")
+    if arguments.photographs is None and not arguments.plot:
+        parser.error("expected a folder with photographs: pass --photographs, or set TORCHAUG_GEN_PHOTOGRAPHS")
+    return arguments
+
+
+def main() -> None:
+    """Measure, print and save; or draw."""
+    arguments = _arguments()
+    if arguments.plot:
+        print(f"drawn to {plot(arguments.output)}")
+        return
+    sides = {RECIPES[recipe].side for recipe in arguments.recipes}
+    with tempfile.TemporaryDirectory() as folder:
+        found = base.prepare(arguments.photographs, Path(folder), sides=sides, limit=512)
+        results = {str(count): measure(arguments, Path(folder), threads=count) for count in arguments.threads}
+    if arguments.quick:
+        return
+    chosen = ("threads", "rounds", "seconds", "batches", "limit", "pin")
+    settings = {name: getattr(arguments, name) for name in chosen} | {"photographs": found}
+    path = common.save("augment", settings, results, unit="images/s", packages=PACKAGES, path=arguments.output)
+    print(f"written to {path}")
+    print(f"drawn to {plot(path)}")
+
+
+if __name__ == "__main__":
+    main()

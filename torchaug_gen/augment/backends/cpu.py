@@ -1,0 +1,208 @@
+"""The CPU backend: compiled kernels on a pool of threads, slice by slice of the batch."""
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from torchaug_gen.augment.backends.buffers import Buffers
+from torchaug_gen.augment.tables import Tables
+
+logger = logging.getLogger("torchaug_gen")
+
+KINDS = {torch.uint8: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+
+# More slices than threads, so that a thread that is held up does not hold up the batch.
+_SLICES_PER_THREAD = 8
+
+_buffers = Buffers()
+_scratch = threading.local()
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
+
+
+def run(
+    tables: Tables,
+    images: Tensor | Sequence[Tensor],
+    *,
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    out: Tensor | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
+    """Compute the output of every sample.
+
+    Args:
+        tables: what to compute; all samples have the output size ``size``.
+        images: ``(N, C, H, W)``, or N images ``(C, H, W)`` whose sizes may differ; CPU, uint8 or floating, any strides.
+        size: height and width of the output.
+        dtype: of the output: uint8 (rounded and clamped), float32, float16 or bfloat16.
+        memory_format: of the output: ``torch.contiguous_format`` or ``torch.channels_last``.
+        out: where to write instead, ``(M, C, h, w)`` of ``dtype``.
+        rows: ``(N,)`` int64, the rows of ``out`` that the samples go to; by default the first N.
+
+    Returns:
+        ``(N, C, h, w)``, or ``out``. Its memory is used again for a later batch once no tensor shows it any more.
+    """
+    images = _readable(images)
+    channels = int(images[0].shape[0]) if len(images) else 0
+    output = empty((len(images), channels, *size), dtype, memory_format) if out is None else out
+    if not (len(images) and output.numel()):
+        return output
+    arguments = _arguments(tables, images, output, channels, rows)
+    floats, words = _scratch_sizes(tables, channels)
+    threads = min(torch.get_num_threads(), len(images))
+    kernel = _kernel()
+
+    def work(first: int, last: int) -> None:
+        kernel(first, last, *arguments, *_scratch_memory(floats, words))
+
+    if threads == 1:
+        work(0, len(images))
+        return output
+    edges = np.linspace(0, len(images), min(len(images), threads * _SLICES_PER_THREAD) + 1).astype(int).tolist()
+    turn = _Turn(list(pairwise(edges)), work)
+    jobs = [_pool(threads - 1).submit(turn.run) for _ in range(threads - 1)]
+    turn.run()
+    for job in jobs:
+        job.result()
+    return output
+
+
+def empty(
+    shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format = torch.contiguous_format
+) -> Tensor:
+    """Return an uninitialised ``(N, C, H, W)`` tensor whose memory is used again once no tensor shows it any more."""
+    return _buffers.empty(shape, dtype, memory_format)
+
+
+class _Turn:
+    """Slices of a batch, taken by whichever thread is free; the caller's own is one of them."""
+
+    def __init__(self, slices: list[tuple[int, int]], work: Any) -> None:
+        self._slices, self._work = slices, work
+
+    def run(self) -> None:
+        while self._slices:
+            try:
+                # Popping is atomic, also where another thread has taken the last one since.
+                first, last = self._slices.pop()
+            except IndexError:
+                return
+            self._work(first, last)
+
+
+def _readable(images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
+    """Return images as the kernels read them: detached, uint8 or float32."""
+    if isinstance(images, Tensor):
+        images = images.detach()
+        return images if images.dtype in (torch.uint8, torch.float32) else images.float()
+    images = [image.detach() for image in images]
+    if all(image.dtype is torch.uint8 for image in images) or all(image.dtype is torch.float32 for image in images):
+        return images
+    return [image.float() / 255 if image.dtype is torch.uint8 else image.float() for image in images]
+
+
+def _arguments(
+    tables: Tables, images: Tensor | list[Tensor], output: Tensor, channels: int, rows: Tensor | None = None
+) -> tuple[Any, ...]:
+    """Return what the kernels take, in their order."""
+    n = len(images)
+    if isinstance(images, Tensor):
+        itemsize, step = images.element_size(), images.stride(0)
+        sources = images.data_ptr() + np.arange(n, dtype=np.int64) * (step * itemsize)
+        shapes = np.broadcast_to(np.array(images.shape[2:], np.int64), (n, 2))
+        strides = np.broadcast_to(np.array(images.stride()[1:], np.int64), (n, 3))
+        kind = KINDS[images.dtype]
+    else:
+        sources = np.array([image.data_ptr() for image in images], np.int64)
+        shapes = np.array([image.shape[1:] for image in images], np.int64)
+        strides = np.array([image.stride() for image in images], np.int64)
+        kind = KINDS[images[0].dtype]
+    places = np.arange(n, dtype=np.int64) if rows is None else rows.numpy()
+    outputs = output.data_ptr() + places * (output.stride(0) * output.element_size())
+    return (
+        channels,
+        sources,
+        np.ascontiguousarray(shapes),
+        np.ascontiguousarray(strides),
+        kind,
+        outputs,
+        np.array(output.stride()[1:], np.int64),
+        KINDS[output.dtype],
+        tables.passes,
+        tables.size,
+        tables.matrix,
+        tables.filter,
+        tables.radius,
+        tables.padding,
+        tables.fill,
+        tables.canvas,
+        tables.canvas_padding,
+        tables.links,
+        tables.codes,
+        tables.arguments,
+        tables.keys,
+        tables.positions,
+        tables.epoch,
+    )
+
+
+def _scratch_sizes(tables: Tables, channels: int) -> tuple[int, int]:
+    """Return how many floats and words a thread needs: the largest results and windows."""
+    results = 2 * channels * int(tables.size.astype(np.int64).prod(axis=2).max())
+    # A window reaches beyond the canvas by the legal coordinates, the widest tent and a margin.
+    reach = 2 * (2 * int(np.ceil(tables.radius.max())) + 5)
+    width, height = (tables.canvas[..., axis + 2] - tables.canvas[..., axis] + reach for axis in range(2))
+    window = int((width.astype(np.int64) * height).max())
+    return results + channels * window, window
+
+
+def _scratch_memory(floats: int, words: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]:
+    """Return this thread's scratch memory, which grows and stays."""
+    if getattr(_scratch, "floats", None) is None or len(_scratch.floats) < floats:
+        _scratch.floats = np.empty(floats, np.float32)
+    if getattr(_scratch, "words", None) is None or len(_scratch.words) < words:
+        _scratch.words = np.empty(words, np.uint32)
+    return _scratch.floats, _scratch.words
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return this process's pool: one that a fork has inherited has no threads, and would wait for ever."""
+    key = (os.getpid(), threads)
+    with _pools_lock:
+        if key not in _pools:
+            for other in [other for other in _pools if other[0] != key[0]]:
+                del _pools[other]
+            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="torchaug_gen-cpu")
+        return _pools[key]
+
+
+@cache
+def _kernel() -> Any:
+    """Return the compiled kernel, and say so where that takes time, on a machine's first use."""
+    from torchaug_gen.augment.backends import cpu_kernels
+
+    notice = threading.Timer(1.0, logger.warning, ["compiling the CPU kernels, once for this machine: up to a minute"])
+    notice.daemon = True
+    notice.start()
+    try:
+        # Named, since the arguments hold but their addresses.
+        image, output = torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
+        tables = Tables.empty(1, 1, 1, 1, 1)
+        tables.size[:], tables.matrix[:], tables.canvas[:] = 1, np.eye(3), (0, 0, 1, 1)
+        arguments = _arguments(tables, image, output, 1)
+        cpu_kernels.run_samples(0, 1, *arguments, *_scratch_memory(*_scratch_sizes(tables, 1)))
+    finally:
+        notice.cancel()
+    return cpu_kernels.run_samples
