@@ -15,6 +15,8 @@ from torchaug_gen.augment.operation import Filter, parameter_names
 from torchaug_gen.augment.plan import Plan
 from torchaug_gen.augment.program import Program, Record
 from torchaug_gen.augment.rows import Key, Rows
+from torchaug_gen.augment.targets.boxes import FORMATS
+from torchaug_gen.augment.targets.keypoints import ORIGINS, OUTSIDE
 from torchaug_gen.augment.targets.moving import Target, TargetOptions
 from torchaug_gen.augment.targets.tv import kind
 from torchaug_gen.batch import Images
@@ -79,6 +81,9 @@ def fuse(
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if interpolation not in _INTERPOLATIONS:
         raise ValueError(f'interpolation must be "nearest", "bilinear" or None, got {interpolation!r}')
+    if memory_format not in (torch.contiguous_format, torch.channels_last):
+        raise ValueError(f"memory_format must be torch.contiguous_format or torch.channels_last, got {memory_format}")
+    _check_target_options(box_format, min_area, min_visibility, keypoint_origin, keypoints_outside)
     options = TargetOptions(box_format, min_area, min_visibility, mask_fill, keypoint_origin, keypoints_outside)
     program = Program(
         transform,
@@ -103,15 +108,23 @@ class Parameters:
         operations: for each fused operation in order its name and parameters by name, each ``(N,)`` float64: views,
             so that writing into them changes what is passed back. Angles are in degrees, lengths in pixels;
             ``active`` is 1 where the operation acts.
-        matrix: ``(N, 3, 3)`` float64, from pixels of the input to pixels of the output, as they were drawn.
     """
 
     seed: int
     epoch: int
     positions: Tensor
     operations: list[tuple[str, dict[str, Tensor]]]
-    matrix: Tensor
-    _stages: list[list[npt.NDArray[np.float64]] | None]
+    _program: Program
+    _record: Record
+
+    @property
+    def matrix(self) -> Tensor:
+        """``(N, 3, 3)`` float64, from pixels of the input to pixels of the output, as they were drawn.
+
+        Raises:
+            ValueError: a stage that may have moved pixels in an unknown way.
+        """
+        return _matrix(self._program, self._record)
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         return iter(self.operations)
@@ -172,8 +185,8 @@ class FusedTransform:
             parameters: what :meth:`parameters_for` returned, instead of drawing; seed, epoch and positions are its own.
 
         Returns:
-            The images ``(N, C, h, w)``; with targets a tuple of images, ``*targets``, labels, masks, boxes and keypoints,
-            as far as they were passed.
+            The images ``(N, C, h, w)``, or a list where images of different sizes keep theirs; with targets a tuple of
+            images, ``*targets``, labels, masks, boxes and keypoints, as far as they were passed.
 
         Raises:
             ValueError: images of different sizes that do not come out in one, labels or targets that do not fit.
@@ -184,11 +197,13 @@ class FusedTransform:
             if any(value is not None for value in (*targets, labels, masks, boxes, keypoints)):
                 raise ValueError("targets and labels need a batch of images (N, C, H, W), got one image (C, H, W)")
             images = images[None]
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"labels must be {len(images)}, one for each image, got {len(labels)}")
         part, key = self._part(images, seed, epoch, positions, parameters)
         named = {"masks": masks, "boxes": boxes, "keypoints": keypoints}
         columns: dict[Any, Target] = {number: Target(_role(value), value) for number, value in enumerate(targets)}
         columns |= {role: Target(role, value) for role, value in named.items() if value is not None}
-        given = None if parameters is None else parameters._stages
+        given = None if parameters is None else parameters._record.parameters
         result, record = self._program([part], labels, key, targets=columns, given=given)
         self._last.record = record
         if single:
@@ -215,9 +230,7 @@ class FusedTransform:
         for stage, drawn in zip(self._program.stages, record.parameters, strict=True):
             if isinstance(stage, FusedStage) and drawn is not None:
                 operations += list(_named(stage, drawn[0], channels_of(images)))
-        return Parameters(
-            key.seed, key.epoch, part.positions, operations, _matrix(self._program, record), record.parameters
-        )
+        return Parameters(key.seed, key.epoch, part.positions, operations, self._program, record)
 
     @property
     def matrix(self) -> Tensor:
@@ -251,17 +264,43 @@ class FusedTransform:
         _check_images(images)
         n = len(images)
         if parameters is not None:
+            if not isinstance(parameters, Parameters):
+                raise TypeError(f"parameters must be what parameters_for returned, got {type(parameters).__name__}")
             where, seed, epoch = parameters.positions, parameters.seed, parameters.epoch
         elif positions is None:
             where = torch.arange(n)
         else:
-            where = torch.as_tensor(positions, dtype=torch.int64).cpu().reshape(-1)
+            where = _as_positions(positions)
         if len(where) != n:
             raise ValueError(f"positions must be {n}, one for each image, got {len(where)}")
         if n and int(where.min()) < 0:
             raise ValueError(f"positions must be at least 0, got {int(where.min())}")
         key = Key(check_seed(seed), check_epoch(epoch), int(where[0]) if n else 0)
         return Rows(images, torch.arange(n), where), key
+
+
+def _as_positions(positions: Any) -> Tensor:
+    where: Tensor = torch.as_tensor(positions).cpu()
+    is_integer = not (where.is_floating_point() or where.is_complex() or where.dtype is torch.bool)
+    # An empty list becomes a floating tensor.
+    if where.ndim != 1 or not (is_integer or len(where) == 0):
+        raise TypeError(f"positions must be (N,) integers, got {tuple(where.shape)} {where.dtype}")
+    return where.to(torch.int64)
+
+
+def _check_target_options(
+    box_format: str, min_area: float, min_visibility: float, keypoint_origin: str, keypoints_outside: str
+) -> None:
+    if box_format not in FORMATS:
+        raise ValueError(f"box_format must be one of {', '.join(FORMATS)}, got {box_format!r}")
+    if not min_area >= 0:
+        raise ValueError(f"min_area must be at least 0, got {min_area}")
+    if not 0 <= min_visibility <= 1:
+        raise ValueError(f"min_visibility must be in [0, 1], got {min_visibility}")
+    if keypoint_origin not in ORIGINS:
+        raise ValueError(f"keypoint_origin must be one of {', '.join(ORIGINS)}, got {keypoint_origin!r}")
+    if keypoints_outside not in OUTSIDE:
+        raise ValueError(f"keypoints_outside must be one of {', '.join(OUTSIDE)}, got {keypoints_outside!r}")
 
 
 def _check_images(images: Any) -> None:

@@ -120,6 +120,8 @@ class FusedStage:
             ValueError: images whose sizes come out different, naming the operation.
         """
         parts = [part for part in parts if len(part.rows)] or list(parts[:1])
+        for part in parts:
+            _check_pixels(part.images, self.operations[0])
         parameters = [self.draw(part, key) for part in parts] if given is None else list(given)
         tables = [self.compose(part, values, key) for part, values in zip(parts, parameters, strict=True)]
         sizes = [_output_sizes(table) for table in tables]
@@ -240,6 +242,15 @@ def channels_of(images: Images) -> int:
     if len(numbers) > 1:
         raise ValueError(f"images of a batch must have as many channels, got {sizes_text(images)}")
     return numbers.pop()
+
+
+def _check_pixels(images: Images, operation: Operation) -> None:
+    """Raise where images have no pixels, which compiled kernels would read nevertheless."""
+    sizes = sizes_of(images)
+    if (sizes == 0).any():
+        index = int((sizes == 0).any(axis=1).argmax())
+        height, width = sizes[index].tolist()
+        raise ValueError(f"{operation.name} needs images of at least 1×1 pixels, got {height}×{width} at {index}")
 
 
 def select(tables: Tables, samples: Sequence[int]) -> Tables:

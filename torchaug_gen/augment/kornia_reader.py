@@ -19,10 +19,10 @@ _NO_SIDES = {"left": 0, "top": 0, "right": 0, "bottom": 0, "pad_if_needed": 0}
 def read(module: Any, *, path: str = "") -> list[Operation | Opaque]:
     """Read one augmentation, or a container of them.
 
-    Given the same parameters, the operations do what the augmentation does to images in [0, 1]; parameters are drawn
-    from the augmentation's own distributions, and the order of ColorJitter and ColorJiggle for each sample, where Kornia
-    draws one per batch. ``keepdim`` is for shapes that a program never sees, and ``align_corners`` of warps changes
-    nothing but where a reflection folds.
+    Given the same parameters, the operations do what the augmentation does to images in [0, 1]. Parameters are drawn
+    from the augmentation's own distributions; the order of ColorJitter and ColorJiggle is each sample's own, where
+    Kornia draws one per batch. ``keepdim`` is for shapes that a program never sees, and ``align_corners`` of warps
+    changes nothing but where a reflection folds.
 
     Args:
         module: an augmentation of ``kornia.augmentation``, or an ImageSequential, AugmentationSequential or
@@ -206,7 +206,7 @@ def _quarter_turns(module: Any) -> Operation:
 
 def _random_affine(module: Any) -> Operation:
     generator = module._param_generator
-    ranges = {
+    ranges: dict[str, Any] = {
         "angle_sign": -1,
         "angle": _limits(generator.degree_sampler),
         "translate_x": _optional(generator.translate_x_sampler, _NONE),
@@ -222,8 +222,8 @@ def _random_affine(module: Any) -> Operation:
 
 def _shear(module: Any) -> Operation:
     generator = module._param_generator
-    shears = {"shear_x": _limits(generator.shear_x_sampler), "shear_y": _limits(generator.shear_y_sampler)}
-    return _affine(module, *_outside(module), **shears)
+    shear_x, shear_y = _limits(generator.shear_x_sampler), _limits(generator.shear_y_sampler)
+    return _affine(module, *_outside(module), shear_x=shear_x, shear_y=shear_y)
 
 
 def _translate(module: Any) -> Operation:

@@ -15,9 +15,9 @@ class PlannedStage:
     """A stage of a program.
 
     Attributes:
-        kind: ``"warp"``, ``"colour"``, ``"cover"``, ``"mix"``, ``"mixture"`` or ``"opaque"``.
+        kind: ``"warp"``, ``"colour"``, ``"cover"``, ``"choice"``, ``"mix"``, ``"mixture"`` or ``"opaque"``.
         operations: the names of what runs in it, in order.
-        reason: why it is opaque; how it resamples; empty elsewhere.
+        reason: why it is opaque, or how it works; may be empty.
     """
 
     kind: str
@@ -53,33 +53,22 @@ class Plan:
 
 def _planned(stage: Any) -> list[PlannedStage]:
     if isinstance(stage, FusedStage):
-        runs = groupby(_without_repeats(stage.operations), key=_kind)
-        return [_run(kind, list(operations)) for kind, operations in runs]
+        return [_run(kind, list(operations)) for (kind, _), operations in groupby(stage.operations, key=_kind)]
     if isinstance(stage, Mix):
         return [PlannedStage("mix", (repr(stage),))]
     return [PlannedStage("mixture" if hasattr(stage, "mixture") else "opaque", (stage.name,), stage.reason)]
 
 
-def _without_repeats(operations: tuple[Operation, ...]) -> list[Operation]:
-    """Return one operation of each choice, which stands for all it may be."""
-    seen: set[str] = set()
-    kept = []
-    for operation in operations:
-        if operation.choice is None or operation.choice not in seen:
-            kept.append(operation)
-        if operation.choice is not None:
-            seen.add(operation.choice)
-    return kept
-
-
-def _kind(operation: Operation) -> str:
+def _kind(operation: Operation) -> tuple[str, str | None]:
     if operation.choice is not None:
-        return "choice"
-    return "warp" if operation.is_geometry else "cover" if operation.is_cover else "colour"
+        return "choice", operation.choice
+    return ("warp" if operation.is_geometry else "cover" if operation.is_cover else "colour"), None
 
 
 def _run(kind: str, operations: list[Operation]) -> PlannedStage:
-    names = tuple(operation.name for operation in operations)
+    names = tuple(dict.fromkeys(operation.name for operation in operations))
+    if kind == "choice":
+        return PlannedStage(kind, names, "one of them for each sample, or none")
     if kind != "warp":
         return PlannedStage(kind, names)
     resampling = max(operation.filter for operation in operations)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchaug_gen import rng
 from torchaug_gen.augment.augmix import AugMix
-from torchaug_gen.augment.fused import FusedStage, Parameters
+from torchaug_gen.augment.fused import FusedStage, Parameters, sizes_of
 from torchaug_gen.augment.mix import Mix
 from torchaug_gen.augment.mixture import MixtureStage
 from torchaug_gen.augment.opaque import OpaqueStage
@@ -118,7 +119,9 @@ class Program:
         """
         moved = dict(targets or {})
         record = Record([], [])
-        dtypes = self._dtypes(parts[0].images)
+        _check_masks(parts[0], moved)
+        given_dtype = _dtype_of(parts[0].images)
+        dtypes = self._dtypes(given_dtype)
         if not isinstance(self.stages[0] if self.stages else None, FusedStage):
             parts = join([_converted(part, dtypes[0]) for part in parts])
         for index, stage in enumerate(self.stages):
@@ -137,7 +140,10 @@ class Program:
                 record.warps.append(warp_of(before, tables))
                 moved = {name: Target(t.role, move(t, record.warps[-1], self._targets)) for name, t in moved.items()}
             elif isinstance(stage, Mix):
-                parts, labels, moved = self._mix(stage, parts, labels, key, moved)
+                own_key = key._replace(seed=rng.derive_seed(key.seed, f"mix.{index}"))
+                # What a fused stage has written is nobody else's.
+                ours = index > 0 and isinstance(self.stages[index - 1], FusedStage)
+                parts, labels, moved = self._mix(stage, parts, labels, own_key, moved, inplace=ours)
             else:
                 if moved and not stage.keeps_places:
                     raise ValueError(
@@ -145,15 +151,22 @@ class Program:
                     )
                 parts = join([stage.run(part, key, index, number) for number, part in enumerate(parts)])
             record.parameters.append(drawn)
-        return Result(only(parts), labels, {name: target.value for name, target in moved.items()}), record
+        images = self._delivered(only(parts), given_dtype)
+        return Result(images, labels, {name: target.value for name, target in moved.items()}), record
 
-    def _dtypes(self, images: Images) -> list[torch.dtype]:
+    def _delivered(self, images: Images, given: torch.dtype) -> Images:
+        """Return images in the dtype and memory format asked for, where the last stage could not see to it."""
+        dtype = given if self.dtype is None and given.is_floating_point else self.dtype
+        if isinstance(images, Tensor):
+            return convert(images, dtype).contiguous(memory_format=self._memory_format)
+        return [convert(image, dtype) for image in images]
+
+    def _dtypes(self, given: torch.dtype) -> list[torch.dtype]:
         """Return the dtype before the first stage, and after each.
 
         The last stage delivers, where it can; on the way images are at least float32 where anything needs floating
         values or the result is floating.
         """
-        given = images.dtype if isinstance(images, Tensor) else images[0].dtype
         delivered = given if self.dtype is None else self.dtype
         if self.dtype is None and not given.is_floating_point and (name := self._leaves_unit_range()):
             raise ValueError(
@@ -175,7 +188,13 @@ class Program:
 
     @staticmethod
     def _mix(
-        stage: Mix, parts: Sequence[Rows], labels: Tensor | None, key: Key, targets: dict[Any, Target]
+        stage: Mix,
+        parts: Sequence[Rows],
+        labels: Tensor | None,
+        key: Key,
+        targets: dict[Any, Target],
+        *,
+        inplace: bool,
     ) -> tuple[list[Rows], Tensor | None, dict[Any, Target]]:
         images = only(parts)
         masks = [
@@ -192,10 +211,10 @@ class Program:
             )
         options = key._asdict()
         if masks:
-            mixed, labels, pasted = stage(images, labels, masks=targets[masks[0]].value, inplace=True, **options)
+            mixed, labels, pasted = stage(images, labels, masks=targets[masks[0]].value, inplace=inplace, **options)
             targets = {masks[0]: Target("masks", pasted)}
         elif labels is not None:
-            mixed, labels = stage(images, labels, **options)
+            mixed, labels = stage(images, labels, inplace=inplace, **options)
         return [parts[0]._replace(images=mixed)], labels, targets
 
 
@@ -226,6 +245,29 @@ def _converted(part: Rows, dtype: torch.dtype) -> Rows:
     if isinstance(images, Tensor):
         return part._replace(images=convert(images, dtype))
     return part._replace(images=[convert(image, dtype) for image in images])
+
+
+def _dtype_of(images: Images) -> torch.dtype:
+    return images.dtype if isinstance(images, Tensor) else images[0].dtype
+
+
+def _check_masks(real: Rows, targets: Mapping[Any, Target]) -> None:
+    """Raise where a mask has another size than its image, whose matrix would put it in a wrong place.
+
+    Those of synthetic rows hold nothing but a fill value.
+    """
+    sizes, rows = sizes_of(real.images).tolist(), real.rows.tolist()
+    for masks in (target.value for target in targets.values() if target.role == "masks"):
+        if isinstance(masks, Tensor):
+            found = [list(masks.shape[-2:])] * len(masks)
+        elif all(isinstance(mask, Tensor) for mask in masks):
+            found = [list(mask.shape[-2:]) for mask in masks]
+        else:
+            continue
+        for size, row in zip(sizes, rows, strict=True):
+            # Too few masks are an error of their own.
+            if row < len(found) and found[row] != size:
+                raise ValueError(f"masks must have the (h, w) of their images, got {found[row]} for {size} at {row}")
 
 
 def _roles(targets: Mapping[Any, Target]) -> str:

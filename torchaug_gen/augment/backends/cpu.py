@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -61,22 +61,40 @@ def run(
         return output
     arguments = _arguments(tables, images, output, channels, rows)
     floats, words = _scratch_sizes(tables, channels)
-    threads = min(torch.get_num_threads(), len(images))
     kernel = _kernel()
 
     def work(first: int, last: int) -> None:
         kernel(first, last, *arguments, *_scratch_memory(floats, words))
 
-    if threads == 1:
-        work(0, len(images))
-        return output
-    edges = np.linspace(0, len(images), min(len(images), threads * _SLICES_PER_THREAD) + 1).astype(int).tolist()
-    turn = _Turn(list(pairwise(edges)), work)
-    jobs = [_pool(threads - 1).submit(turn.run) for _ in range(threads - 1)]
-    turn.run()
+    spread(len(images), work)
+    return output
+
+
+def spread(n: int, work: Callable[[int, int], None]) -> None:
+    """Call ``work(first, last)`` for slices that cover ``0..n``, on as many threads as PyTorch uses in this one.
+
+    The caller's thread takes its share. An error in any slice is raised.
+    """
+    threads = min(torch.get_num_threads(), n)
+    if threads <= 1:
+        work(0, n)
+        return
+    edges = np.linspace(0, n, min(n, threads * _SLICES_PER_THREAD) + 1).astype(int).tolist()
+    slices = list(pairwise(edges))
+
+    def take() -> None:
+        while slices:
+            try:
+                # Atomic, also where another thread has taken the last one since.
+                first, last = slices.pop()
+            except IndexError:
+                return
+            work(first, last)
+
+    jobs = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    take()
     for job in jobs:
         job.result()
-    return output
 
 
 def empty(
@@ -84,22 +102,6 @@ def empty(
 ) -> Tensor:
     """Return an uninitialised ``(N, C, H, W)`` tensor whose memory is used again once no tensor shows it any more."""
     return _buffers.empty(shape, dtype, memory_format)
-
-
-class _Turn:
-    """Slices of a batch, taken by whichever thread is free; the caller's own is one of them."""
-
-    def __init__(self, slices: list[tuple[int, int]], work: Any) -> None:
-        self._slices, self._work = slices, work
-
-    def run(self) -> None:
-        while self._slices:
-            try:
-                # Popping is atomic, also where another thread has taken the last one since.
-                first, last = self._slices.pop()
-            except IndexError:
-                return
-            self._work(first, last)
 
 
 def _readable(images: Tensor | Sequence[Tensor]) -> Tensor | list[Tensor]:
@@ -121,8 +123,9 @@ def _arguments(
     if isinstance(images, Tensor):
         itemsize, step = images.element_size(), images.stride(0)
         sources = images.data_ptr() + np.arange(n, dtype=np.int64) * (step * itemsize)
-        shapes = np.broadcast_to(np.array(images.shape[2:], np.int64), (n, 2))
-        strides = np.broadcast_to(np.array(images.stride()[1:], np.int64), (n, 3))
+        # Filled, not broadcast: a read-only array would be another type, and compiled for once more.
+        shapes, strides = np.empty((n, 2), np.int64), np.empty((n, 3), np.int64)
+        shapes[:], strides[:] = images.shape[2:], images.stride()[1:]
         kind = KINDS[images.dtype]
     else:
         sources = np.array([image.data_ptr() for image in images], np.int64)
@@ -134,8 +137,8 @@ def _arguments(
     return (
         channels,
         sources,
-        np.ascontiguousarray(shapes),
-        np.ascontiguousarray(strides),
+        shapes,
+        strides,
         kind,
         outputs,
         np.array(output.stride()[1:], np.int64),

@@ -17,10 +17,16 @@ from numba import carray, njit, types
 from numba.extending import intrinsic
 
 # "contract" lets LLVM use fused multiply-adds; the other fast-math flags would make NaN undefined.
-_kernel = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+# Only compiled code calls these: wrappers for Python's would double the time to compile them.
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_entry = njit(**_OPTIONS)
+# Without reference counts, which every slice of an array would cost; such a function cannot allocate.
+_kernel = njit(**_OPTIONS, **_INNER, _nrt=False)
+_allocating = njit(**_OPTIONS, **_INNER)
 # Put into their callers as they are: compiled on their own, they would be optimised once more at each level.
-_inlined = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz"}, inline="always")
-_reduction = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "reassoc"})
+_inlined = njit(**_OPTIONS, **_INNER, inline="always", _nrt=False)
+_reduction = njit(**(_OPTIONS | {"fastmath": {"contract", "nsz", "reassoc"}}), **_INNER, _nrt=False)
 
 f32 = np.float32
 ZERO, HALF, ONE, TWO, THREE, FOUR, FIVE, SIX = (f32(value) for value in (0, 0.5, 1, 2, 3, 4, 5, 6))
@@ -967,10 +973,12 @@ def _sharpen_plane(v, height, width, factor, rounded, rows):
         for i in range(height * width):
             v[i] = _unit(v[i])
         return
-    rows[0, :width] = v[:width]
+    for x in range(width):
+        rows[0, x] = v[x]
     for y in range(1, height - 1):
         above, here = rows[(y - 1) & 1, :width], rows[y & 1, :width]
-        here[:] = v[y * width : (y + 1) * width]
+        for x in range(width):
+            here[x] = v[y * width + x]
         below, out = v[(y + 1) * width : (y + 2) * width], v[y * width : (y + 1) * width]
         for x in range(1, width - 1):
             total = above[x - 1] + above[x] + above[x + 1] + below[x - 1] + below[x] + below[x + 1]
@@ -1068,7 +1076,7 @@ def _bfloat_bits(x):
     return np.uint16((np.int32(0x7FC0) if nan else rounded) & np.int32(0xFFFF))
 
 
-@_kernel
+@_allocating
 def _store_run(values, n, kind, address, stride):
     """Store a run of float32 values as the output's dtype, ``stride`` elements apart."""
     length = (n - 1) * stride + 1
@@ -1119,7 +1127,7 @@ def _store_halves(out, values, n, stride, half):
             out[i * stride] = _half_bits(values[i]) if half else _bfloat_bits(values[i])
 
 
-@_kernel
+@_allocating
 def _store(buffer, at, plane, width, top, rows, channels, kind, address, strides, itemsize):
     """Store a tile; ``strides`` are the output's, in elements, of channel, row and column."""
     for c in range(channels):
@@ -1219,7 +1227,7 @@ def _method(m, filter_):
     return WIDE if filter_ == TENT else GENERAL
 
 
-@_kernel
+@_allocating
 def _plan_warp(source, channels, m, size, filter_, radius, rule, fill, canvas, inner, words, planes):
     """Return how a pass resamples its source, with the window packed where one is needed."""
     height, width = size[0], size[1]
@@ -1634,7 +1642,7 @@ def _run_pass(warp, source, chain, scratch, target, channels, height, width):
             _run_links(chain, scratch, k + 1, until, target, at, width, top, rows, height, channels)
 
 
-@_kernel
+@_entry
 def run_samples(
     first,
     last,
@@ -1748,7 +1756,7 @@ def _work_size(size, channels):
     return most
 
 
-@_inlined
+@_allocating
 def _target(final, channels, height, width, chain, work, tile, address, strides, kind):
     """Return where the chain of a pass runs: in the output itself, in one tile, or over the whole result."""
     itemsize = 4 if kind == FLOAT32 else 1 if kind == UINT8 else 2

@@ -8,12 +8,15 @@ The values of a tile are a tuple of ``GROUP`` blocks, one for each channel. Imag
 computed channel by channel, one to a program (``GROUP`` is 1), which keeps the number of registers bounded.
 """
 
+# Triton knows no (*values, value), and capitals are its compile-time arguments, not constants.
+# ruff: noqa: RUF005, SIM300
+
 from typing import Any
 
 import triton
 import triton.language as tl
 
-from torchaug_gen.augment.backends.cuda_records import FRACTION, offset
+from torchaug_gen.augment.backends import cuda_records as records
 from torchaug_gen.augment.operation import Filter, Padding
 from torchaug_gen.augment.tables import CODE_BITS, NOISE_BLOCK, Code, argument_count
 
@@ -22,8 +25,8 @@ LARGEST_GROUP = 4
 
 # Where coordinates end, relative to the corner of a tile: beyond any image, and sums still fit 32 bits.
 _FAR = tl.constexpr(2.0**29)
-_PIXEL = tl.constexpr(FRACTION)
-_PER_PIXEL = tl.constexpr(2.0**-FRACTION)
+_PIXEL = tl.constexpr(records.FRACTION)
+_PER_PIXEL = tl.constexpr(2.0**-records.FRACTION)
 _CODE_BITS, _CODE_MASK = tl.constexpr(CODE_BITS), tl.constexpr((1 << CODE_BITS) - 1)
 _NOISE_BLOCK = tl.constexpr(NOISE_BLOCK)
 # Partial statistics that are read at a time.
@@ -31,29 +34,16 @@ _PARTIALS = tl.constexpr(128)
 
 _H, _W = tl.constexpr(TILE_HEIGHT), tl.constexpr(TILE_WIDTH)
 
-_SOURCE, _TARGET, _MATRIX, _SLOPES, _AFFINE, _SIZE, _LAST = (
-    tl.constexpr(offset(name)) for name in ("source", "target", "matrix", "slopes", "affine", "size", "last")
-)
-_SOURCE_SIZE, _SOURCE_STRIDES, _TARGET_STRIDES, _FILTER, _RADIUS, _TAPS = (
-    tl.constexpr(offset(name))
-    for name in ("source_size", "source_strides", "target_strides", "filter", "radius", "taps")
-)
-_PADDING, _CANVAS_PADDING, _CANVAS, _BEGIN, _END, _CODES, _ARGUMENTS, _KEYS, _POSITION, _EPOCH, _FILL = (
-    tl.constexpr(offset(name))
-    for name in (
-        "padding",
-        "canvas_padding",
-        "canvas",
-        "begin",
-        "end",
-        "codes",
-        "arguments",
-        "keys",
-        "position",
-        "epoch",
-        "fill",
-    )
-)
+_SOURCE, _TARGET, _POSITION = tl.constexpr(records.SOURCE), tl.constexpr(records.TARGET), tl.constexpr(records.POSITION)
+_MATRIX, _SLOPES, _AFFINE = tl.constexpr(records.MATRIX), tl.constexpr(records.SLOPES), tl.constexpr(records.AFFINE)
+_SIZE, _SOURCE_SIZE = tl.constexpr(records.SIZE), tl.constexpr(records.SOURCE_SIZE)
+_SOURCE_STRIDES, _TARGET_STRIDES = tl.constexpr(records.SOURCE_STRIDES), tl.constexpr(records.TARGET_STRIDES)
+_FILTER, _RADIUS, _TAPS = tl.constexpr(records.FILTER), tl.constexpr(records.RADIUS), tl.constexpr(records.TAPS)
+_CANVAS, _PADDING = tl.constexpr(records.CANVAS), tl.constexpr(records.PADDING)
+_CANVAS_PADDING, _FILL = tl.constexpr(records.CANVAS_PADDING), tl.constexpr(records.FILL)
+_BEGIN, _END, _LAST = tl.constexpr(records.BEGIN), tl.constexpr(records.END), tl.constexpr(records.LAST)
+_CODES, _ARGUMENTS = tl.constexpr(records.CODES), tl.constexpr(records.ARGUMENTS)
+_KEYS, _EPOCH = tl.constexpr(records.KEYS), tl.constexpr(records.EPOCH)
 _NEAREST, _BILINEAR = tl.constexpr(int(Filter.NEAREST)), tl.constexpr(int(Filter.BILINEAR))
 _BORDER, _FILLED, _REFLECT = (tl.constexpr(int(rule)) for rule in (Padding.BORDER, Padding.FILL, Padding.REFLECT))
 _SCALE, _MIX, _HUE, _SATURATE, _GAMMA, _SOLARIZE, _POSTERIZE, _PERMUTE = (
@@ -83,9 +73,19 @@ _CONTRAST, _AUTOCONTRAST, _EQUALIZE, _SHARPEN, _ERASE, _NOISE, _SALT_PEPPER = (
 )
 
 
-def constants(channels: int) -> dict[str, Any]:
-    """Return the compile-time arguments that follow from the number of channels."""
-    return {"C": channels, "A": argument_count(channels), "GROUP": channels if channels <= LARGEST_GROUP else 1}
+def options(channels: int, later: bool) -> dict[str, Any]:
+    """Return what kernels are compiled with, besides dtypes.
+
+    Args:
+        channels: of the images.
+        later: whether the step reads what another one left.
+    """
+    group = channels if channels <= LARGEST_GROUP else 1
+    compiled = {"C": channels, "A": argument_count(channels), "GROUP": group, "LATER": later}
+    # Of three channels 80 registers hold all, so that 24 warps run on a multiprocessor; the compiler would take up to
+    # 128, which leaves 16. Elsewhere they would spill. FP fusion is set because Triton is about to change its default.
+    compiled.update(num_warps=4, maxnreg=80 if channels == 3 and not later else None, enable_fp_fusion=True)
+    return compiled
 
 
 # Reading records
@@ -639,6 +639,14 @@ def _below(word, share):
 
 
 @triton.jit
+def _at(found, depth, C: tl.constexpr):
+    """Return where partials and histograms of a statistic of this program's sample begin."""
+    partials, histograms, tiles, barriers = found
+    number = tl.program_id(1) * barriers + depth
+    return partials + number.to(tl.int64) * (2 * C) * tiles, histograms + number.to(tl.int64) * (C * 256)
+
+
+@triton.jit
 def _sum(partials, count):
     """Return the sum of partial sums, always in the same order."""
     total = tl.zeros([_PARTIALS], tl.float32)
@@ -697,8 +705,10 @@ def _colour(code, v, argument, channel, C: tl.constexpr, GROUP: tl.constexpr):
 
 
 @triton.jit
-def _statistic(code, v, argument, partials, histogram, record, count, channel, C: tl.constexpr, GROUP: tl.constexpr):
+def _statistic(code, v, argument, found, depth, record, channel, C: tl.constexpr, GROUP: tl.constexpr):
     """Apply an operation that needs a statistic of the image."""
+    partials, histogram = _at(found, depth, C)
+    count = _tiles(record)
     pixels = tl.load(record + _SIZE) * tl.load(record + _SIZE + 1)
     if code == _CONTRAST:
         mean = _sum(partials, count * (C // GROUP)) / pixels.to(tl.float32)
@@ -714,8 +724,7 @@ def _statistic(code, v, argument, partials, histogram, record, count, channel, C
 def _chain(
     table,
     record,
-    partials,
-    histograms,
+    found,
     end,
     x,
     y,
@@ -728,10 +737,10 @@ def _chain(
 ):
     """Return the values of channels ``channel``.. of a tile, behind the links before ``end``.
 
-    ``partials`` and ``histograms`` are what the first statistic of the step left, those of the next ones follow.
+    ``found`` is where statistics are: partials, histograms, the number of tiles and of statistics there is room for.
     """
     begin = tl.load(record + _BEGIN)
-    count = _tiles(record)
+    depth = 0
     now = channel
     if GROUP < C:
         now = _origin(table, record, begin, end, channel, A)
@@ -748,9 +757,8 @@ def _chain(
             if LATER:
                 v = _sharpen(v, argument, record, x, y, now, GROUP)
         elif code < _ERASE:
-            v = _statistic(code, v, argument, partials, histograms, record, count, now, C, GROUP)
-            partials += 2 * C * count
-            histograms += C * 256
+            v = _statistic(code, v, argument, found, depth, record, now, C, GROUP)
+            depth += 1
         else:
             v = _cover(code, v, argument, table, record, word >> _CODE_BITS, x, y, now, GROUP)
     return v
@@ -768,14 +776,6 @@ def _corner(record, tile):
     """Return the corner of a tile, x and y."""
     across = (tl.load(record + _SIZE + 1) + _W - 1) // _W
     return tile % across * _W, tile // across * _H
-
-
-@triton.jit
-def _where_am_i(tiles, C: tl.constexpr, GROUP: tl.constexpr):
-    """Return sample, first channel and tile of this program."""
-    program = tl.program_id(0)
-    tile, rest = program % tiles, program // tiles
-    return rest // (C // GROUP), rest % (C // GROUP), tile
 
 
 # Kernels
@@ -816,15 +816,14 @@ def render(
         TARGET: dtype of the output.
         LATER: whether the step reads what another one left.
     """
-    sample, channel, tile = _where_am_i(tiles, C, GROUP)
+    tile, sample, channel = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     record = table + (sample * steps + step) * words
     if tile >= _tiles(record):
         return
     x, y = _corner(record, tile)
-    partials += sample.to(tl.int64) * barriers * (2 * C) * tiles
-    histograms += sample * barriers * (C * 256)
     end = tl.load(record + _END)
-    v = _chain(table, record, partials, histograms, end, x, y, channel, C, A, GROUP, SOURCE, LATER)
+    found = (partials, histograms, tiles, barriers)
+    v = _chain(table, record, found, end, x, y, channel, C, A, GROUP, SOURCE, LATER)
     row, column = y + tl.arange(0, _H)[:, None], x + tl.arange(0, _W)[None, :]
     shown = (row < tl.load(record + _SIZE)) & (column < tl.load(record + _SIZE + 1))
     strides = record + _TARGET_STRIDES
@@ -864,30 +863,29 @@ def measure(
 
     Other arguments are those of :func:`render`.
     """
-    sample, channel, tile = _where_am_i(tiles, C, GROUP)
+    tile, sample, channel = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     record = table + (sample * steps + step) * words
     stop = tl.load(record + _FILL + C + depth) - 1
     count = _tiles(record)
     if (tile >= count) | (stop < 0):
         return
     x, y = _corner(record, tile)
-    partials += sample.to(tl.int64) * barriers * (2 * C) * tiles
-    histograms += sample * barriers * (C * 256)
-    v = _chain(table, record, partials, histograms, stop, x, y, channel, C, A, GROUP, SOURCE, LATER)
-    partials += depth * (2 * C) * count + tile
-    histograms += depth * (C * 256)
+    found = (partials, histograms, tiles, barriers)
+    v = _chain(table, record, found, stop, x, y, channel, C, A, GROUP, SOURCE, LATER)
+    partial, histogram = _at(found, depth, C)
+    partial += tile
     row, column = y + tl.arange(0, _H)[:, None], x + tl.arange(0, _W)[None, :]
     shown = (row < tl.load(record + _SIZE)) & (column < tl.load(record + _SIZE + 1))
     code = tl.load(table + tl.load(record + _CODES) + stop) & _CODE_MASK
     if code == _CONTRAST:
         grey = tl.where(shown, _grey(v, C, GROUP), 0.0)
-        tl.store(partials + channel * count, tl.sum(tl.sum(grey, axis=1), axis=0))
+        tl.store(partial + channel * count, tl.sum(tl.sum(grey, axis=1), axis=0))
     elif code == _AUTOCONTRAST:
         for g in tl.static_range(GROUP):
             low = tl.min(tl.min(tl.where(shown, v[g], float("inf")), axis=1), axis=0)
             high = tl.min(tl.min(tl.where(shown, -v[g], float("inf")), axis=1), axis=0)
-            tl.store(partials + (channel + g) * count, low)
-            tl.store(partials + (C + channel + g) * count, high)
+            tl.store(partial + (channel + g) * count, low)
+            tl.store(partial + (C + channel + g) * count, high)
     else:
         argument = table + tl.load(record + _ARGUMENTS) + stop * A
         for g in tl.static_range(GROUP):
@@ -895,5 +893,5 @@ def measure(
             counts = tl.histogram(tl.reshape(level, [_H * _W]), 256, mask=tl.reshape(shown, [_H * _W]))
             # A sum of cumulative histograms is the cumulative histogram of all.
             counts = tl.cumsum(counts, axis=0)
-            bins = histograms + (channel + g) * 256 + tl.arange(0, 256)
+            bins = histogram + (channel + g) * 256 + tl.arange(0, 256)
             tl.atomic_add(bins, counts, mask=counts > 0, sem="relaxed")

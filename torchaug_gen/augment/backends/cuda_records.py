@@ -1,316 +1,286 @@
-"""Records: what the kernels of the CUDA backend are told about each sample, packed into one array of words."""
+"""Records: what the kernels of the CUDA backend are told about each sample, packed into one array of words.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+A sample runs through *steps*: its passes, each cut before every SHARPEN, which needs the finished neighbours of a
+pixel. There is a record for every sample and step, and one of height 0 where the sample needs no such step. Behind the
+records lie the codes, the arguments and the keys of the tables.
+
+Compiled by Numba: a few hundred records take microseconds, in NumPy they would take a millisecond.
+"""
+
+# Compiled functions take what they read one by one.
+# ruff: noqa: PLR0917
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+from numba import njit
 
 from torchaug_gen.augment.operation import Filter
-from torchaug_gen.augment.tables import CODE_BITS, LAST_STATISTIC, Code, Tables
+from torchaug_gen.augment.tables import CODE_BITS, FIRST_STATISTIC, LAST_STATISTIC, Code, Tables
 
 Array = npt.NDArray[Any]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _compiled(function: _Function) -> _Function:
+    compiled: _Function = njit(nogil=True, cache=True, error_model="numpy")(function)
+    return compiled
+
+
+# Where the fields of a record begin, in words of 32 bits. Addresses are in bytes, strides in values, offsets in words
+# from the beginning of the array. First those of 64 bits.
+SOURCE, TARGET, POSITION = 0, 2, 4
+MATRIX = 6  # nine numbers in units of 2^-FRACTION
+SLOPES = 24  # the first two columns of the matrix, by rows, float32
+RADIUS = 30  # x, y, float32
+SIZE, SOURCE_SIZE = 32, 34  # height, width
+SOURCE_STRIDES, TARGET_STRIDES = 36, 39  # channel, row, column
+CANVAS = 42  # left, top, right, bottom
+TAPS = 46  # x, y
+FILTER, PADDING = 48, 49
+CANVAS_PADDING = 50  # negative where the canvas is the image
+AFFINE = 51
+LAST = 52  # whether the target is the output; others hold float32
+BEGIN, END = 53, 54  # of the links
+CODES, ARGUMENTS, KEYS = 55, 56, 57  # offsets
+EPOCH = 58
+FILL = 59  # a value for each channel
+# Behind them: 1 + the link of each statistic of the step, 0 where there are no more.
 
 # Positions in the source are whole numbers of 2^-FRACTION pixels, so that the corner of a tile is exact wherever it
 # lies; 2^22 pixels are what 64 bits leave room for.
 FRACTION = 40
 _LARGEST = 2.0**21
 
-# A sample runs through steps: its passes, each cut before every SHARPEN, which needs the finished neighbours of a
-# pixel. There is a record for every sample and step; one of height 0 means that the sample needs no such step.
-# Addresses are in bytes, strides in values, offsets in words from the beginning of the array.
-FIELDS: list[tuple[Any, ...]] = [
-    ("source", "i8"),
-    ("target", "i8"),
-    ("matrix", "i8", (3, 3)),  # in units of 2^-FRACTION
-    ("position", "i8"),
-    ("slopes", "f4", (3, 2)),  # the first two columns of the matrix
-    ("affine", "i4"),
-    ("size", "i4", (2,)),
-    ("last", "i4"),  # whether the target is the output; others hold float32
-    ("source_size", "i4", (2,)),
-    ("source_strides", "i4", (3,)),
-    ("target_strides", "i4", (3,)),
-    ("filter", "i4"),
-    ("radius", "f4", (2,)),
-    ("taps", "i4", (2,)),
-    ("padding", "i4"),
-    ("canvas_padding", "i4"),  # negative where the canvas is the image
-    ("canvas", "i4", (4,)),
-    ("begin", "i4"),  # of the links
-    ("end", "i4"),
-    ("codes", "i4"),  # offset
-    ("arguments", "i4"),  # offset
-    ("keys", "i4"),  # offset
-    ("epoch", "u4"),
-]
+# Numba takes them as constants.
+_CODE_MASK = (1 << CODE_BITS) - 1
+_SHARPEN, _EQUALIZE = int(Code.SHARPEN), int(Code.EQUALIZE)
+_FIRST_STATISTIC, _LAST_STATISTIC = int(FIRST_STATISTIC), int(LAST_STATISTIC)
+_EXACT, _BILINEAR, _TENT = int(Filter.EXACT), int(Filter.BILINEAR), int(Filter.TENT)
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where images are: N addresses, (N, 2) heights and widths, (N, 3) strides in values, and their dtype."""
-
-    addresses: Array
-    sizes: Array
-    strides: Array
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, images: Tensor | Sequence[Tensor]) -> "Sources":
-        """Return where images are."""
-        n = len(images)
-        if isinstance(images, Tensor):
-            step = images.stride(0) * images.element_size()
-            addresses = images.data_ptr() + step * np.arange(n, dtype=np.int64)
-            sizes = np.broadcast_to(np.array(images.shape[2:], np.int64), (n, 2))
-            strides = np.broadcast_to(np.array(images.stride()[1:], np.int64), (n, 3))
-        else:
-            addresses = np.array([image.data_ptr() for image in images], np.int64)
-            sizes = np.array([image.shape[1:] for image in images], np.int64).reshape(n, 2)
-            strides = np.array([image.stride() for image in images], np.int64).reshape(n, 3)
-        return cls(addresses, sizes, strides, images[0].dtype)
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Which pass and which of its links every step of a sample runs, each (N, S); ``count`` is (N,)."""
-
-    count: Array
-    of_pass: Array
-    begin: Array
-    end: Array
-
-    @classmethod
-    def of(cls, tables: Tables) -> "Steps":
-        """Return the steps that tables take."""
-        n, p = len(tables), int(tables.passes.max(initial=1))
-        links = tables.links[:, :p]
-        sharpens = (_codes(tables)[:, :p] == Code.SHARPEN) & _used(tables)[:, :p]
-        if not sharpens.any():
-            of_pass = np.broadcast_to(np.arange(p), (n, p))
-            return cls(tables.passes, of_pass, np.zeros_like(links), links)
-        # In the order of samples, passes and links: a step begins with each pass and with each SHARPEN.
-        begins = np.concatenate([np.ones((n, p, 1), bool), sharpens], axis=2)
-        begins &= (np.arange(p) < tables.passes[:, None])[:, :, None]
-        sample, of, at = np.nonzero(begins)
-        count = np.bincount(sample, minlength=n)
-        number = np.arange(len(sample)) - np.repeat(np.cumsum(count) - count, count)
-        steps = [np.zeros((n, int(count.max())), np.int64) for _ in range(3)]
-        first = np.maximum(at - 1, 0)
-        # A step ends where the next one begins, the last one of a pass with the links.
-        last = links[sample, of].astype(np.int64)
-        same = (sample[1:] == sample[:-1]) & (of[1:] == of[:-1])
-        last[:-1][same] = first[1:][same]
-        for array, values in zip(steps, (of, first, last), strict=True):
-            array[sample, number] = values
-        return cls(count, *steps)
-
-    @property
-    def active(self) -> Array:
-        """Whether a sample takes a step at all, (N, S) bool."""
-        return np.arange(self.of_pass.shape[1]) < self.count[:, None]
-
-
-@dataclass(frozen=True)
-class Packed:
-    """What goes to the device, and what the host must know to launch kernels over it.
+class Plan(NamedTuple):
+    """What the host must know to launch kernels, by step.
 
     Attributes:
-        words: all records, codes, arguments and keys.
-        record: words of a record.
-        tiles: how many tiles the largest output of each step has.
-        barriers: how many statistics the chains of each step need at most.
-        equalizes: whether there are histograms among them.
+        counts: ``(N,)`` int32: how many steps a sample takes.
+        steps: ``(N, S, 3)`` int32: the pass that a step belongs to, and where its links begin and end.
+        tiles: ``(S,)``: how many tiles the largest output has.
+        barriers: ``(S,)``: how many statistics the chains need at most.
+        scratch: how many values all steps leave for later ones.
+        equalizes: whether there are histograms among the statistics.
+        words: the length of a record.
     """
 
-    words: Array
-    record: int
-    tiles: tuple[int, ...]
-    barriers: tuple[int, ...]
+    counts: Array
+    steps: Array
+    tiles: Array
+    barriers: Array
+    scratch: int
     equalizes: bool
+    words: int
 
 
-@cache
-def layout(channels: int, barriers: int) -> np.dtype[Any]:
-    """Return the dtype of a record: the fields, the fill value, and where the chain stops for each statistic.
+def plan(tables: Tables, tile: tuple[int, int]) -> Plan:
+    """Return the steps of tables, whose outputs are computed in tiles of a height and width."""
+    counts, steps = _cut(tables.passes, tables.links, tables.codes)
+    channels = tables.fill.shape[-1]
+    tiles, barriers, scratch, equalizes = _survey(counts, steps, tables.size, tables.codes, channels, tile)
+    # Even, for the fields of 64 bits.
+    words = (FILL + channels + int(barriers.max()) + 1) // 2 * 2
+    return Plan(counts, steps, tiles, barriers, scratch, equalizes, words)
 
-    ``stops`` are 1 + the index of the link, 0 where there is no further statistic.
-    """
-    fields = [*FIELDS, ("fill", "f4", (channels,)), ("stops", "i4", (barriers,))]
-    packed = np.dtype(fields)
-    return packed if packed.itemsize % 8 == 0 else np.dtype([*fields, ("unused", "i4")])
 
-
-@cache
-def offset(field: str) -> int:
-    """Return at which word of a record a field begins."""
-    return int(layout(1, 0).fields[field][1]) // 4  # type: ignore[index]
+def size_of(tables: Tables, planned: Plan) -> int:
+    """Return how many bytes :func:`pack` writes."""
+    records = planned.steps.shape[0] * planned.steps.shape[1] * planned.words * 4
+    return int(records + tables.codes.nbytes + tables.arguments.nbytes + tables.keys.nbytes)
 
 
 def pack(
     tables: Tables,
-    sources: Sources,
-    steps: Steps,
+    planned: Plan,
+    buffer: Array,
     *,
-    targets: Array,
-    strides: Sequence[int],
-    scratch: Array,
-    tile: tuple[int, int],
-    buffer: Array | None = None,
-) -> Packed:
-    """Return records and chains.
+    sources: tuple[Array, Array, Array],
+    targets: tuple[Array, Array],
+    scratch: int,
+) -> None:
+    """Write records and chains.
 
     Args:
         tables: what to compute.
-        sources: where the images are.
-        steps: of the tables.
-        targets: ``(N,)`` addresses of the outputs.
-        strides: of an output, by channel, row and column, in values.
-        scratch: ``(N, S)`` addresses of what steps leave for the next one.
-        tile: height and width of the piece of an image that a program computes.
-        buffer: uint8 memory to pack into; see :func:`size_of`.
+        planned: their plan.
+        buffer: uint8, as long as :func:`size_of` says.
+        sources: ``(N,)`` addresses of the images, ``(N, 2)`` heights and widths, ``(N, 3)`` strides, int64.
+        targets: ``(N,)`` addresses of the outputs, ``(3,)`` strides of an output, int64.
+        scratch: address of the memory for what steps leave for later ones.
     """
-    n, s = steps.of_pass.shape
-    channels = tables.fill.shape[-1]
-    active = steps.active
-    stops = _stops(tables, steps)
-    kind = layout(channels, stops.shape[2])
-    words = np.empty(size_of(tables, steps), np.uint8) if buffer is None else buffer
-    chains = n * s * kind.itemsize
-    records: Any = words[:chains].view(kind).reshape(n, s)
-    offsets = _put_chains(tables, words[chains:], chains // 4)
-    rows = np.arange(n)[:, None]
-    size = tables.size[rows, steps.of_pass]
-    records["size"] = np.where(active[..., None], size, 0)
-    records["stops"] = stops
-    _put_ends(records, steps, sources, size, (targets, strides, scratch))
-    _put_warps(records, tables, steps, size)
-    records["begin"], records["end"] = steps.begin, steps.end
-    place = rows * tables.codes.shape[1] + steps.of_pass
-    records["codes"] = offsets[0] + place * tables.codes.shape[2]
-    records["arguments"] = offsets[1] + place * (tables.codes.shape[2] * tables.arguments.shape[3])
-    records["keys"] = offsets[2]
-    records["position"] = tables.positions[:, None]
-    records["epoch"] = tables.epoch
-    tiles = -(-records["size"] // np.array(tile, np.int32))
-    return Packed(
-        words=words,
-        record=kind.itemsize // 4,
-        tiles=tuple(tiles.prod(2).max(0).tolist()),
-        barriers=tuple((stops > 0).any(0).sum(1).tolist()),
-        equalizes=bool((_codes(tables) == Code.EQUALIZE).any()),
-    )
+    t = tables
+    records = planned.steps.shape[0] * planned.steps.shape[1] * planned.words
+    words, floats, longs = buffer.view(np.int32), buffer.view(np.float32), buffer[: records * 4].view(np.int64)
+    offsets = records, records + t.codes.size, records + t.codes.size + t.arguments.size
+    words[offsets[0] : offsets[1]] = t.codes.reshape(-1)
+    floats[offsets[1] : offsets[2]] = t.arguments.reshape(-1)
+    words[offsets[2] :] = t.keys.reshape(-1).view(np.int32)
+    counters = t.positions, int(np.uint32(t.epoch).view(np.int32)), offsets, t.arguments.shape[3]
+    ends = (*sources, *targets, scratch)
+    warps = t.size, t.matrix, t.filter, t.radius, t.padding, t.fill, t.canvas, t.canvas_padding
+    _pack((words, floats, longs), planned.words, (planned.counts, planned.steps), ends, warps, t.codes, counters)
 
 
-def size_of(tables: Tables, steps: Steps) -> int:
-    """Return how many bytes :func:`pack` needs."""
-    n, s = steps.of_pass.shape
-    record = layout(tables.fill.shape[-1], _stops(tables, steps).shape[2]).itemsize
-    return n * s * record + tables.codes.nbytes + tables.arguments.nbytes + tables.keys.nbytes
+@_compiled
+def _cut(passes: Any, links: Any, codes: Any) -> Any:
+    """Return how many steps each sample takes, and of each the pass and where its links begin and end."""
+    counts = passes.copy()
+    for n in range(len(passes)):
+        for p in range(passes[n]):
+            for link in range(links[n, p]):
+                counts[n] += codes[n, p, link] & _CODE_MASK == _SHARPEN
+    steps = np.zeros((len(passes), counts.max(), 3), np.int32)
+    for n in range(len(passes)):
+        step = 0
+        for p in range(passes[n]):
+            begin = 0
+            for link in range(links[n, p]):
+                if codes[n, p, link] & _CODE_MASK == _SHARPEN:
+                    _put_three(steps[n, step], 0, p, begin, link)
+                    begin, step = link, step + 1
+            _put_three(steps[n, step], 0, p, begin, links[n, p])
+            step += 1
+    return counts, steps
 
 
-def scratch_sizes(tables: Tables, steps: Steps) -> Array:
-    """Return how many values each step of a sample leaves for the next one, ``(N, S)``."""
-    size = tables.size[np.arange(len(tables))[:, None], steps.of_pass].astype(np.int64)
-    inner = np.arange(size.shape[1]) < steps.count[:, None] - 1
-    return np.where(inner, size.prod(2) * tables.fill.shape[-1], 0)
+@_compiled
+def _survey(counts: Any, steps: Any, size: Any, codes: Any, channels: int, tile: Any) -> Any:
+    tiles, barriers = np.zeros(steps.shape[1], np.int64), np.zeros(steps.shape[1], np.int64)
+    scratch, equalizes = np.int64(0), False
+    for n in range(len(counts)):
+        for step in range(counts[n]):
+            p, begin, end = steps[n, step, 0], steps[n, step, 1], steps[n, step, 2]
+            height, width, statistics = np.int64(size[n, p, 0]), np.int64(size[n, p, 1]), 0
+            for link in range(begin, end):
+                code = codes[n, p, link] & _CODE_MASK
+                statistics += _is_statistic(code)
+                equalizes |= code == _EQUALIZE
+            tiles[step] = max(tiles[step], -(-height // tile[0]) * -(-width // tile[1]))
+            barriers[step] = max(barriers[step], statistics)
+            if step < counts[n] - 1:
+                scratch += channels * height * width
+    return tiles, barriers, scratch, equalizes
 
 
-def _codes(tables: Tables) -> Array:
-    return tables.codes & ((1 << CODE_BITS) - 1)
+@_compiled
+def _is_statistic(code: int) -> bool:
+    return _FIRST_STATISTIC <= code <= _LAST_STATISTIC and code != _SHARPEN
 
 
-def _used(tables: Tables) -> Array:
-    """Return which links count, (N, P, K) bool."""
-    return np.arange(tables.codes.shape[2]) < tables.links[:, :, None]
-
-
-def _stops(tables: Tables, steps: Steps) -> Array:
-    """Return 1 + the link of every statistic of a step, ``(N, S, D)``, 0 beyond the last one."""
-    codes = _codes(tables)[np.arange(len(tables))[:, None], steps.of_pass]
-    link = np.arange(codes.shape[2])
-    statistic = (codes >= Code.CONTRAST) & (codes <= LAST_STATISTIC) & (codes != Code.SHARPEN)
-    statistic &= (link >= steps.begin[..., None]) & (link < steps.end[..., None]) & steps.active[..., None]
-    if not statistic.any():
-        return np.zeros((*codes.shape[:2], 0), np.int32)
-    order = np.cumsum(statistic, axis=2)
-    stops = np.zeros((*codes.shape[:2], int(order.max())), np.int32)
-    sample, step, at = np.nonzero(statistic)
-    stops[sample, step, order[sample, step, at] - 1] = at + 1
-    return stops
-
-
-def _put_chains(tables: Tables, words: Array, first: int) -> list[int]:
-    """Copy codes, arguments and keys one after the other; return at which word each begins."""
-    offsets, at = [], 0
-    for array in (tables.codes, tables.arguments, tables.keys):
-        offsets.append(first + at // 4)
-        words[at : at + array.nbytes].view(array.dtype)[:] = array.reshape(-1)
-        at += array.nbytes
-    return offsets
-
-
-def _put_ends(
-    records: Any, steps: Steps, sources: Sources, size: Array, targets: tuple[Array, Sequence[int], Array]
+@_compiled
+def _pack(
+    views: Any, length: int, planned: Any, ends: Any, warps: Any, codes: Any, counters: Any
 ) -> None:
-    """Write where each step reads and writes."""
-    outputs, strides, scratch = targets
-    last = np.arange(size.shape[1]) == steps.count[:, None] - 1
-    records["last"] = last
-    records["source"][:, 0] = sources.addresses
-    records["source_size"][:, 0] = sources.sizes
-    records["source_strides"][:, 0] = sources.strides
-    records["target"] = np.where(last, outputs[:, None], scratch)
-    if size.shape[1] == 1:
-        records["target_strides"] = strides
-        return
-    planar = np.stack([size.prod(2), size[..., 1], np.ones_like(size[..., 0])], axis=2)
-    records["target_strides"] = np.where(last[..., None], np.array(strides), planar)
-    records["source"][:, 1:] = scratch[:, :-1]
-    records["source_size"][:, 1:] = size[:, :-1]
-    records["source_strides"][:, 1:] = planar[:, :-1]
+    words, floats, longs = views
+    counts, steps = planned
+    sources, extents, strides, targets, target_strides, scratch = ends
+    positions, epoch, offsets, arguments = counters
+    size, fill, channels = warps[0], warps[5], warps[5].shape[2]
+    passes, links = codes.shape[1], codes.shape[2]
+    for n in range(len(counts)):
+        address, channel, row, column = sources[n], strides[n, 0], strides[n, 1], strides[n, 2]
+        extent_y, extent_x = extents[n, 0], extents[n, 1]
+        for step in range(steps.shape[1]):
+            at = (n * steps.shape[1] + step) * length
+            for word in range(SIZE, length):
+                words[at + word] = 0
+            if step >= counts[n]:
+                continue
+            p, begin, end = steps[n, step, 0], steps[n, step, 1], steps[n, step, 2]
+            height, width = np.int64(size[n, p, 0]), np.int64(size[n, p, 1])
+            longs[(at + SOURCE) // 2], longs[(at + POSITION) // 2] = address, positions[n]
+            words[at + EPOCH] = epoch
+            words[at + SOURCE_SIZE], words[at + SOURCE_SIZE + 1] = extent_y, extent_x
+            _put_three(words, at + SOURCE_STRIDES, channel, row, column)
+            words[at + SIZE], words[at + SIZE + 1] = height, width
+            # What a step that begins within a pass resamples is what it leaves as it is.
+            still = step > 0 and steps[n, step - 1, 0] == p
+            _put_filter(words, floats, at, n, p, still, warps, extent_y, extent_x)
+            _put_matrix(words, floats, longs, at, warps[1][n, p], height, width, still)
+            for c in range(channels):
+                floats[at + FILL + c] = fill[n, p, c]
+            words[at + BEGIN], words[at + END] = begin, end
+            stop = at + FILL + channels
+            for link in range(begin, end):
+                if _is_statistic(codes[n, p, link] & _CODE_MASK):
+                    words[stop] = link + 1
+                    stop += 1
+            place = n * passes + p
+            words[at + CODES] = offsets[0] + place * links
+            words[at + ARGUMENTS] = offsets[1] + place * links * arguments
+            words[at + KEYS] = offsets[2]
+            if step == counts[n] - 1:
+                words[at + LAST] = 1
+                longs[(at + TARGET) // 2] = targets[n]
+                _put_three(words, at + TARGET_STRIDES, target_strides[0], target_strides[1], target_strides[2])
+            else:
+                address, extent_y, extent_x = scratch, height, width
+                channel, row, column = height * width, width, 1
+                longs[(at + TARGET) // 2] = address
+                _put_three(words, at + TARGET_STRIDES, channel, row, column)
+                scratch += 4 * channels * height * width
 
 
-def _put_warps(records: Any, tables: Tables, steps: Steps, size: Array) -> None:
-    """Write how each step resamples; one that begins with SHARPEN reads its source pixel by pixel."""
-    rows, of = np.arange(len(tables))[:, None], steps.of_pass
-    source = records["source_size"][..., ::-1]
-    matrix, filter_, radius = tables.matrix[rows, of], tables.filter[rows, of], tables.radius[rows, of]
-    canvas = tables.canvas[rows, of]
-    # A step that begins within a pass.
-    still = np.zeros(of.shape, bool)
-    still[:, 1:] = of[:, 1:] == of[:, :-1]
-    if still.any():
-        matrix[still], filter_[still] = np.eye(3), Filter.EXACT
-        canvas[still, :2], canvas[still, 2:] = 0, source[still]
-    _put_matrices(records, matrix, size)
-    # A tent as narrow as can be is bilinear interpolation.
-    narrow = (filter_ == Filter.TENT) & (radius <= 1).all(2)
-    records["filter"] = np.where(narrow, Filter.BILINEAR, filter_)
-    radius = np.where((filter_ == Filter.TENT)[..., None], radius, 1)
-    records["radius"], records["taps"] = radius, np.ceil(2 * radius)
-    records["padding"] = tables.padding[rows, of]
-    whole = (canvas[..., :2] == 0).all(2) & (canvas[..., 2:] == source).all(2)
-    records["canvas_padding"] = np.where(whole, -1, tables.canvas_padding[rows, of])
-    records["canvas"] = canvas
-    records["fill"] = tables.fill[rows, of]
+@_compiled
+def _put_three(words: Any, at: int, a: int, b: int, c: int) -> None:
+    words[at], words[at + 1], words[at + 2] = a, b, c
 
 
-def _put_matrices(records: Any, matrix: Array, size: Array) -> None:
-    """Write homographies as whole numbers, scaled so that the denominator is 1 in the middle of the output."""
-    middle = np.ones((*size.shape[:2], 3))
-    middle[..., :2] = (size[..., ::-1] - 1) / 2
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        matrix = matrix / (matrix[..., 2, :] * middle).sum(2)[..., None, None]
-        # Beyond the largest number all is outside of any image.
-        limits = np.full((*size.shape[:2], 3), _LARGEST)
-        limits[..., :2] /= np.maximum(size[..., ::-1], 1)
-        limits = limits[..., None, :]
-        matrix = np.clip(np.nan_to_num(matrix, nan=_LARGEST), -limits, limits)
-    records["matrix"] = np.rint(matrix * 2.0**FRACTION)
-    records["slopes"] = matrix[..., :2]
-    records["affine"] = (matrix[..., 2, :2] == 0).all(2)
+@_compiled
+def _put_filter(
+    words: Any, floats: Any, at: int, n: int, p: int, still: bool, warps: Any, height: int, width: int
+) -> None:
+    """Write how a step resamples an image; one that keeps ``still`` reads it pixel by pixel."""
+    _, _, filters, radius, padding, _, canvas, canvas_padding = warps
+    filter_, radius_x, radius_y = np.int64(filters[n, p]), radius[n, p, 0], radius[n, p, 1]
+    left, top = np.int64(canvas[n, p, 0]), np.int64(canvas[n, p, 1])
+    right, bottom = np.int64(canvas[n, p, 2]), np.int64(canvas[n, p, 3])
+    if still:
+        filter_, left, top, right, bottom = _EXACT, 0, 0, width, height
+    if filter_ != _TENT or (radius_x <= 1 and radius_y <= 1):
+        # A tent as narrow as can be is bilinear interpolation, and the other way round.
+        radius_x, radius_y, filter_ = 1.0, 1.0, min(filter_, _BILINEAR)
+    floats[at + RADIUS], floats[at + RADIUS + 1] = radius_x, radius_y
+    words[at + TAPS], words[at + TAPS + 1] = math.ceil(2 * radius_x), math.ceil(2 * radius_y)
+    words[at + CANVAS], words[at + CANVAS + 1] = left, top
+    words[at + CANVAS + 2], words[at + CANVAS + 3] = right, bottom
+    words[at + FILTER], words[at + PADDING] = filter_, padding[n, p]
+    whole = left == 0 and top == 0 and right == width and bottom == height
+    words[at + CANVAS_PADDING] = -1 if whole else canvas_padding[n, p]
+
+
+@_compiled
+def _put_matrix(
+    words: Any, floats: Any, longs: Any, at: int, matrix: Any, height: int, width: int, still: bool
+) -> None:
+    """Write a homography as whole numbers, scaled so that the denominator is 1 in the middle of the output."""
+    scale = matrix[2, 0] * (width - 1) / 2 + matrix[2, 1] * (height - 1) / 2 + matrix[2, 2]
+    words[at + AFFINE] = still or (matrix[2, 0] == 0 and matrix[2, 1] == 0)
+    for row in range(3):
+        for column in range(3):
+            # Beyond the largest number all is outside of any image.
+            limit = _LARGEST
+            if column == 0:
+                limit /= width
+            elif column == 1:
+                limit /= height
+            value = matrix[row, column] / scale
+            if still:
+                value = 1.0 if row == column else 0.0
+            # A comparison with NaN is false.
+            value = max(value, -limit) if value < limit else limit
+            longs[(at + MATRIX) // 2 + 3 * row + column] = round(value * 2.0**FRACTION)
+            if column < 2:
+                floats[at + SLOPES + 2 * row + column] = value

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from torchaug_gen.augment.backends.cpu import spread
 from torchaug_gen.augment.rows import Rows
 from torchaug_gen.augment.tables import Tables
 from torchaug_gen.augment.targets.boxes import warp_boxes
@@ -59,9 +60,10 @@ def move(target: Target, warp: Warp, options: TargetOptions) -> Any:
             min_visibility=options.min_visibility,
             fill=options.mask_fill,
             origin=options.keypoint_origin,
+            spread=spread,
         )
     if role == "masks":
-        return warp_masks(value, warp, fill=options.mask_fill)
+        return warp_masks(value, warp, fill=options.mask_fill, spread=spread)
     if role == "boxes":
         area, visibility = options.min_area, options.min_visibility
         return warp_boxes(value, warp, format=options.box_format, min_area=area, min_visibility=visibility).boxes
