@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _measure_recipe(
             continue
         print(f"  {remote.name}: ready after {time.perf_counter() - start:.1f} s, {count} batches a round", flush=True)
         by_name[remote.name] = remote
-        works[remote.name] = lambda remote=remote, count=count: count * batch_size / remote.run(count)
+        works[remote.name] = partial(_rate, remote, count, batch_size=batch_size)
     rates = _rounds(works, absent, rounds=arguments.rounds)
     if not rates:
         return {"batch_size": batch_size, "absent": absent}
@@ -89,6 +90,10 @@ def _measure_recipe(
     if torch.cuda.is_available():
         result["gpu"] = _gpu(recipe, summary, by_name, batch_size=batch_size)
     return result
+
+
+def _rate(remote: Remote, count: int, *, batch_size: int) -> float:
+    return count * batch_size / remote.run(count)
 
 
 def _rounds(works: dict[str, Callable[[], float]], absent: dict[str, str], *, rounds: int) -> dict[str, list[float]]:
@@ -238,13 +243,17 @@ def main() -> None:
         print(f"drawn to {plot(arguments.output)}")
         return
     sides = {RECIPES[recipe].side for recipe in arguments.recipes}
+    load = [os.getloadavg()]  # a busy machine shows
     with tempfile.TemporaryDirectory() as folder:
         found = base.prepare(arguments.photographs, Path(folder), sides=sides, limit=512)
         results = {str(count): measure(arguments, Path(folder), threads=count) for count in arguments.threads}
     if arguments.quick:
         return
     chosen = ("threads", "rounds", "seconds", "batches", "limit", "pin")
-    settings = {name: getattr(arguments, name) for name in chosen} | {"photographs": found}
+    settings = {name: getattr(arguments, name) for name in chosen} | {
+        "photographs": found,
+        "load_average": [*load, os.getloadavg()],
+    }
     path = common.save("augment", settings, results, unit="images/s", packages=PACKAGES, path=arguments.output)
     print(f"written to {path}")
     print(f"drawn to {plot(path)}")

@@ -31,8 +31,7 @@ class Ours(Contestant):
             raise Unsupported("reported for R1 only")
         from torchaug_gen import fuse
 
-        options = {"antialias": True} if antialias else {}
-        self._transform: Any = fuse(_modules(recipe), dtype=dtype, **options)
+        self._transform: Any = fuse(_modules(recipe), dtype=dtype, antialias=antialias or None)
         self._images = tensors(batches.images, device)
         if floating:
             self._images = [images.float() / 255 for images in self._images]
@@ -52,7 +51,7 @@ class Ours(Contestant):
 
     def boxes(self) -> npt.NDArray[np.float32] | None:
         """Return the last batch's boxes."""
-        return None if self._last is None else np.asarray(self._last)
+        return None if self._last is None else np.asarray(self._last.cpu())
 
 
 def _modules(recipe: str) -> list[nn.Module]:

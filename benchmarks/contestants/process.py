@@ -28,7 +28,7 @@ class Remote:
 
     def __init__(self, name: str, folder: Path, *, threads: int, pin: bool, device: str) -> None:
         self.name = name
-        self._arguments = (name, folder, threads, pin, device)
+        self._arguments = {"name": name, "folder": folder, "threads": threads, "pin": pin, "device": device}
         self._process: Any = None
         self._connection: Any = None
 
@@ -99,10 +99,10 @@ class Remote:
         self._connection, there = context.Pipe()
         # Libraries read these when they are imported, which is when the new process starts.
         before = {variable: os.environ.get(variable) for variable in _THREAD_VARIABLES}
-        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(self._arguments[2])))
+        os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(self._arguments["threads"])))
         try:
             # Not a daemon: Albumentations has processes of its own, which end when their connection is closed.
-            self._process = context.Process(target=_serve, args=(there, *self._arguments))
+            self._process = context.Process(target=_serve, args=(there,), kwargs=self._arguments)
             self._process.start()
         finally:
             there.close()
@@ -113,7 +113,7 @@ class Remote:
                     os.environ[variable] = value
 
 
-def _serve(connection: Connection, name: str, folder: Path, threads: int, pin: bool, device: str) -> None:
+def _serve(connection: Connection, *, name: str, folder: Path, threads: int, pin: bool, device: str) -> None:
     if pin:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     torch.set_num_threads(threads)

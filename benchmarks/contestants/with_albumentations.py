@@ -97,7 +97,8 @@ class Albumentations(Contestant):
             here, there = context.Pipe()
             # A process inherits our ends of all connections made so far, and sees the end only once it has closed them.
             ours = [connection for _, connection in self._pool] + [here]
-            process = context.Process(target=_serve, args=(there, ours, recipe, batches, share, threads), daemon=True)
+            work = {"recipe": recipe, "batches": batches, "share": share, "shares": threads}
+            process = context.Process(target=_serve, args=(there, ours), kwargs=work, daemon=True)
             process.start()
             there.close()
             self._pool.append((process, here))
@@ -127,7 +128,7 @@ class Albumentations(Contestant):
 
 
 def _serve(
-    connection: Connection, others: list[Connection], recipe: str, batches: Batches, share: int, shares: int
+    connection: Connection, others: list[Connection], *, recipe: str, batches: Batches, share: int, shares: int
 ) -> None:
     import cv2
 

@@ -50,7 +50,8 @@ def modules(recipe: str) -> list[nn.Module]:
 
 def erasing(p: float) -> nn.Module:
     """Return Kornia's erasing with zeros."""
-    return K.RandomErasing(scale=ERASED_AREA, ratio=ERASED_RATIO, p=p)
+    module: nn.Module = K.RandomErasing(scale=ERASED_AREA, ratio=ERASED_RATIO, p=p)
+    return module
 
 
 class Kornia(Contestant):
@@ -82,7 +83,7 @@ class Kornia(Contestant):
 
     def boxes(self) -> npt.NDArray[np.float32] | None:
         """Return the last batch's boxes."""
-        return None if self._last is None else np.asarray(self._last)
+        return None if self._last is None else np.asarray(self._last.cpu())
 
 
 class CompiledKornia(Kornia):
@@ -94,5 +95,6 @@ class CompiledKornia(Kornia):
         """Return the chain, compiled."""
         if RECIPES[self.recipe].targets:
             raise Unsupported("compiled as a plain chain of modules, which has no targets")
-        compiled: nn.Module = torch.compile(nn.Sequential(*chain))
-        return compiled
+        sequential = nn.Sequential(*chain)
+        sequential.compile()  # in place: it stays a module
+        return sequential

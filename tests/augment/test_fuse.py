@@ -267,8 +267,10 @@ def test_images_come_in_any_dtype_and_go_as_asked(name, memory_format):
                 assert result.dtype is (dtype or given)
             assert result.is_contiguous(memory_format=memory_format)
             values = result.double() / (255 if result.dtype is torch.uint8 else 1)
-            coarse = {given, result.dtype} & {torch.float16, torch.bfloat16, torch.uint8} or name == "as bytes"
-            assert (values - exact).abs().mean() < (0.02 if coarse else 1e-5), (dtype, given)
+            coarse = {given, result.dtype} & {torch.float16, torch.bfloat16, torch.uint8}
+            # JPEG makes much of a level more or less.
+            tolerance = 0.05 if name == "as bytes" else 0.005 if coarse else 1e-5
+            assert (values - exact).abs().mean() < tolerance, (dtype, given)
 
 
 def test_half_precision_moves_no_pixels():
@@ -612,7 +614,8 @@ def classes():
             if not inspect.isclass(cls) or "3D" in name or "Base" in name or full in ELSEWHERE:
                 continue
             options = {"num_classes": 3} if full in ("v2.CutMix", "v2.MixUp") else {}
-            yield pytest.param(full, cls, arguments.get(name, ()), options, id=full)
+            marks = [pytest.mark.xfail(strict=True, reason="JPEG takes only uint8")] if name == "JPEG" else []
+            yield pytest.param(full, cls, arguments.get(name, ()), options, id=full, marks=marks)
 
 
 @pytest.mark.usefixtures("untouched_rng")

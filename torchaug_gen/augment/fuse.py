@@ -148,6 +148,11 @@ class FusedTransform:
         """The steps, for a program that this transform becomes part of."""
         return self._program.steps
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """How fused stages compute, for a program that this transform becomes."""
+        return self._program.settings
+
     def __repr__(self) -> str:
         return f"FusedTransform(\n{self.plan()}\n)"
 

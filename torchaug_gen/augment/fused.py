@@ -216,7 +216,7 @@ def choose_backend(asked: str, images: Images, dtype: torch.dtype) -> str:
         if wanted or doubles or first.device.type not in ("cpu", "cuda") or sys.byteorder != "little":
             return "reference"
         return first.device.type
-    if asked != "reference" and first.device.type != asked:
+    if asked not in ("reference", first.device.type):
         raise ValueError(
             f'backend="{asked}" computes {asked} tensors, got images on {first.device}: use backend="auto"'
         )

@@ -111,7 +111,7 @@ CONSTANTS: dict[Kind, tuple[str, ...]] = {
     ),
     # style 0: Kornia "basic", 1: Kornia "area_preserving", 2: torchvision.
     Kind.PERSPECTIVE: ("style", "distortion"),
-    # A window of whole pixels. place 0: uniformly random; 1: centred as torchvision rounds; 2: centred as Kornia rounds;
+    # A window of whole pixels. place 0: uniformly random; 1: centred as torchvision rounds; 2: as Kornia rounds;
     # 3: at the upper left corner. The image is padded first, by fixed amounts, then, where pad_if_needed is 1 (as
     # torchvision: on both sides, by as much as is missing) or 2 (as Kornia), up to the size.
     Kind.CROP: ("size", "a", "b", "place", "left", "top", "right", "bottom", "pad_if_needed"),
@@ -211,8 +211,8 @@ class Gate:
     """Open where a uniform number, one per sample, lies in [low, high).
 
     Gates with the same ``stream`` see the same number: a share of it for each makes a choice of one among several.
-    With ``of`` > 0 the shares are those of so many equal ones, and gates of one stream that differ in ``draw`` never see
-    the same share: the number is (p + 1/2) / of, where p is what draw number ``draw`` takes out of ``range(of)`` after
+    With ``of`` > 0 the shares are those of so many equal ones, and gates of one stream that differ in ``draw`` never
+    see the same share: the number is (p + 1/2) / of, where p is what draw number ``draw`` takes out of ``range(of)`` after
     the draws before it, without replacement. Draw k takes the value with floor(u_k · (of - k)) smaller ones among those
     that are left, u_k being number k of the stream.
     """

@@ -1,6 +1,7 @@
 """Program: a list of transforms as stages that run one after the other on the real and synthetic rows of a batch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ from torchaug_gen.pixels import convert
 Stage = FusedStage | MixtureStage | Mix | OpaqueStage
 
 
+_DEFAULTS: dict[str, Any] = {"backend": "auto", "interpolation": None, "antialias": None}
+
+
 class Result(NamedTuple):
     """What a program makes of a batch."""
 
@@ -33,7 +37,7 @@ class Result(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a program did: the parameters of each stage, ``None`` where it has none, and the geometry of each fused one."""
+    """What a program did: the parameters of each stage, ``None`` where it has none, and each fused one's geometry."""
 
     parameters: list[list[Parameters] | None]
     warps: list[Warp]
@@ -53,7 +57,8 @@ class Program:
 
     Raises:
         TypeError: something that is neither callable nor a list of callables.
-        ValueError: normalised images that are to be delivered as integers.
+        ValueError: normalised images that are to be delivered as integers; a fused transform among others that has
+            options which the others don't.
     """
 
     def __init__(
@@ -68,10 +73,13 @@ class Program:
         targets: TargetOptions | None = None,
     ) -> None:
         self.steps: list[Step] = read(transform)
-        settings = {"backend": backend, "interpolation": interpolation, "antialias": antialias}
-        self.stages = list(_stages(self.steps, settings))
+        self.settings = {"backend": backend, "interpolation": interpolation, "antialias": antialias}
+        for name, value in getattr(transform, "_settings", {}).items():
+            self.settings[name] = value if self.settings[name] == _DEFAULTS[name] else self.settings[name]
+        self.stages = list(_stages(self.steps, self.settings))
         self.dtype, self._memory_format = dtype, memory_format
         self._targets = targets or getattr(transform, "_target_options", None) or TargetOptions()
+        _check_options(transform, self.settings, self._targets)
         self._needs_float = any(isinstance(stage, Mix) or getattr(stage, "needs_float", False) for stage in self.stages)
         if dtype is torch.uint8 and (name := self._leaves_unit_range()):
             raise ValueError(
@@ -216,6 +224,23 @@ class Program:
         elif labels is not None:
             mixed, labels = stage(images, labels, inplace=inplace, **options)
         return [parts[0]._replace(images=mixed)], labels, targets
+
+
+def _check_options(transform: Any, settings: Mapping[str, Any], targets: TargetOptions) -> None:
+    """Raise where a fused transform, as a part, would lose options, which belong to whole programs."""
+    for part in transform if isinstance(transform, list | tuple) else [transform]:
+        asked, defaults = getattr(part, "_settings", None), TargetOptions()
+        if asked is None:
+            continue
+        lost = [name for name, value in asked.items() if value not in (_DEFAULTS[name], settings[name])]
+        for name, default in asdict(defaults).items():
+            if getattr(part._target_options, name) not in (default, getattr(targets, name)):
+                lost.append(name)
+        if lost:
+            raise ValueError(
+                f"a fused transform inside of another would lose its options {', '.join(lost)}: fuse all of it at "
+                "once, as in fuse([...], interpolation=...)"
+            )
 
 
 def _stages(steps: Sequence[Step], settings: Mapping[str, Any]) -> "list[Stage]":

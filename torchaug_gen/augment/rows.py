@@ -29,7 +29,7 @@ class Rows(NamedTuple):
 
 
 def rows_of(images: Images, rows: Tensor | None = None, positions: Tensor | None = None) -> Rows:
-    """Return images as rows; by default they are the whole batch, at positions 0, 1, …"""
+    """Return images as rows; by default they are the whole batch, at positions from 0 on."""
     rows = torch.arange(len(images)) if rows is None else rows
     return Rows(images, rows, rows if positions is None else positions)
 

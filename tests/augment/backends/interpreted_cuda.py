@@ -8,16 +8,17 @@ import pytest
 import random_tables
 import torch
 import triton
+import triton.language as tl
 from triton.runtime import interpreter
 
-from torchaug_gen.augment.backends import cuda
+from torchaug_gen.augment.backends import cuda, cuda_kernels
 from torchaug_gen.augment.fused import select
 from torchaug_gen.augment.operation import Filter, Padding
 from torchaug_gen.augment.tables import CODE_BITS, Code
 
 assert triton.knobs.runtime.interpret, "set TRITON_INTERPRET=1"
 
-SEEDS = range(40)
+SEEDS = range(25)
 CHANNELS = (3, 1, 3, 4, 5)
 DTYPES = (torch.uint8, torch.float32, torch.uint8, torch.float16, torch.bfloat16)
 
@@ -67,9 +68,12 @@ def exact(images):
 
 def agree(tables, images, *, tolerance=1e-4):
     got = cuda.run(tables, images, size=output_size(tables)).numpy()
-    expected, steady = oracle.run(tables, exact(images)), oracle.steady(tables, exact(images))
-    for mine, right, mask in zip(got, expected, steady, strict=True):
-        np.testing.assert_allclose(mine[mask], right[mask], atol=tolerance, rtol=tolerance)
+    expected = oracle.run(tables, exact(images))
+    # As oracle.steady, which would compute the expected values once more: the oracle takes half of the time.
+    shaken = [oracle.run(tables, exact(images), jitter=2e-6, seed=trial) for trial in range(2)]
+    for mine, right, *others in zip(got, expected, *shaken, strict=True):
+        steady = np.logical_and.reduce([np.abs(right - other) <= 1e-3 for other in others])
+        np.testing.assert_allclose(mine[steady], right[steady], atol=tolerance, rtol=tolerance)
 
 
 def single(code, arguments, image, **options):
@@ -144,10 +148,28 @@ def test_levels_of_bytes_are_found_exactly(code, arguments):
     np.testing.assert_allclose(*single(code, arguments, image), atol=1e-6)
 
 
+@triton.jit
+def _normals(words, out):
+    at = tl.arange(0, 64)
+    word_0, word_1 = tl.load(words + at), tl.load(words + 64 + at)
+    tl.store(out + at, cuda_kernels._normal(word_0.to(tl.uint32, bitcast=True), word_1.to(tl.uint32, bitcast=True)))
+
+
+def test_normal_numbers_keep_their_digits_where_the_logarithm_has_none():
+    words = np.random.default_rng(0).integers(0, 1 << 32, (2, 64), dtype=np.uint32)
+    # Both ends of the logarithm, and all quarters of the cosine.
+    words[0, :32], words[0, 32:60] = np.uint32((1 << 32) - 1) - np.uint32(3) ** np.arange(32) // 3, 1 << np.arange(28)
+    words[1, ::4], words[1, 1::16] = np.arange(16) << 28, (1 << 32) - 1
+    out = torch.empty(64)
+    _normals[(1,)](torch.from_numpy(words.view(np.int32)), out)
+    expected = [oracle.normal((int(first), int(second))) for first, second in words.T]
+    np.testing.assert_allclose(out, expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("channels", [3, 5])
 @pytest.mark.parametrize("codes", [[Code.CONTRAST, Code.AUTOCONTRAST], [Code.EQUALIZE, Code.PERMUTE, Code.SHARPEN]])
 def test_statistics_of_statistics_over_many_tiles(codes, channels):
-    options = {"channels": channels, "output": (40, 70), "codes": codes, "passes": 2, "links": 4, "n": 2}
+    options = {"channels": channels, "output": (20, 66), "codes": codes, "passes": 2, "links": 3, "n": 2}
     agree(*batch(7, size=(30, 20), **options))
 
 
@@ -163,10 +185,10 @@ def test_coordinates_far_from_the_origin_are_exact():
 
 
 def test_order_and_size_of_the_batch_change_no_bit():
-    tables, images = batch(2, n=4, output=(18, 34))
-    expected = cuda.run(tables, images, size=(18, 34))
-    assert torch.equal(cuda.run(select(tables, [3, 0]), images[[3, 0]], size=(18, 34)), expected[[3, 0]])
-    assert torch.equal(cuda.run(select(tables, [2]), images[2:3], size=(18, 34))[0], expected[2])
+    tables, images = batch(2, n=4, output=(9, 34), links=3)
+    expected = cuda.run(tables, images, size=(9, 34))
+    assert torch.equal(cuda.run(select(tables, [3, 0]), images[[3, 0]], size=(9, 34)), expected[[3, 0]])
+    assert torch.equal(cuda.run(select(tables, [2]), images[2:3], size=(9, 34))[0], expected[2])
 
 
 def test_strides_of_the_input_do_not_matter():

@@ -1,10 +1,8 @@
 """The CPU backend: compiled kernels on a pool of threads, slice by slice of the batch."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen.augment.backends.buffers import Buffers
+from torchaug_gen.augment.backends.crew import Crew
 from torchaug_gen.augment.tables import Tables
 
 logger = logging.getLogger("torchaug_gen")
@@ -26,8 +25,7 @@ _SLICES_PER_THREAD = 8
 
 _buffers = Buffers()
 _scratch = threading.local()
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
-_pools_lock = threading.Lock()
+_crew = Crew()
 
 
 def run(
@@ -91,7 +89,7 @@ def spread(n: int, work: Callable[[int, int], None]) -> None:
                 return
             work(first, last)
 
-    jobs = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    jobs = [_crew.submit(take) for _ in range(threads - 1)]
     take()
     for job in jobs:
         job.result()
@@ -178,17 +176,6 @@ def _scratch_memory(floats: int, words: int) -> tuple[npt.NDArray[np.float32], n
     if getattr(_scratch, "words", None) is None or len(_scratch.words) < words:
         _scratch.words = np.empty(words, np.uint32)
     return _scratch.floats, _scratch.words
-
-
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Return this process's pool: one that a fork has inherited has no threads, and would wait for ever."""
-    key = (os.getpid(), threads)
-    with _pools_lock:
-        if key not in _pools:
-            for other in [other for other in _pools if other[0] != key[0]]:
-                del _pools[other]
-            _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="torchaug_gen-cpu")
-        return _pools[key]
 
 
 @cache

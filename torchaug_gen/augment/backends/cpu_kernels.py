@@ -100,7 +100,7 @@ def _unit(x):
     return ONE if x > ONE else x
 
 
-# ---- what lies where: index maps and the padded source -------------------------------------------------------------
+# What lies where: index maps and the padded source.
 
 
 @_kernel
@@ -234,7 +234,7 @@ def _pack_planes(planes, first, pitch, plane, source, scale, strides, rows, row_
                 _convert_run(out[begin:end], source, base + columns[begin] * sw, step * sw, end - begin, scale)
 
 
-# ---- coordinates -----------------------------------------------------------------------------------------------------
+# Coordinates.
 
 
 @_kernel
@@ -323,7 +323,7 @@ def _nearest_offsets(xs, ys, offsets, n, pitch):
         offsets[i] = np.int32(y) * np.int32(pitch) + np.int32(x)
 
 
-# ---- warps of packed words ---------------------------------------------------------------------------------------
+# Warps of packed words.
 
 
 @_inlined
@@ -419,7 +419,7 @@ def _blend_planes(out, taps, n, xs, ys):
         out[i] = upper + ys[i] * (lower - upper)
 
 
-# ---- separable resampling, where rows and columns stay rows and columns ------------------------------------------
+# Separable resampling, where rows and columns stay rows and columns.
 
 
 @_kernel
@@ -525,7 +525,7 @@ def _sum_rows(buffer, start, plane, n, ring, first, weights, y, taps, channels, 
                     out[i] += weight * row[i]
 
 
-# ---- antialiased resampling under any homography ---------------------------------------------------------------------
+# Antialiased resampling under any homography.
 
 
 @_kernel
@@ -589,7 +589,7 @@ def _tent_planes_row(
                     out[i] += a[i] * b[i] * tap[i]
 
 
-# ---- pixel operations ------------------------------------------------------------------------------------------------
+# Pixel operations.
 
 
 @_kernel
@@ -771,7 +771,7 @@ def _look_up(buffer, at, plane, n, channels, table, rounding):
             v[i] = levels[np.int64(_clamp(v[i] * LEVELS + rounding, ZERO, LEVELS))]
 
 
-# ---- covers ------------------------------------------------------------------------------------------------------------
+# Covers.
 
 
 @_kernel
@@ -866,7 +866,7 @@ def _salt_pepper(buffer, at, plane, width, top, rows, channels, arguments, heigh
                     v[i] = ONE if np.float64(words[2, i]) * 2.0**-32 < np.float64(salt) else ZERO
 
 
-# ---- statistics ------------------------------------------------------------------------------------------------------
+# Statistics.
 
 
 @_reduction
@@ -995,7 +995,7 @@ def _sharpen_plane(v, height, width, factor, rounded, rows):
         v[(y + 1) * width - 1] = _unit(v[(y + 1) * width - 1])
 
 
-# ---- the chain ---------------------------------------------------------------------------------------------------------
+# The chain.
 
 
 @_kernel
@@ -1047,7 +1047,7 @@ def _next_statistic(codes, first, links):
     return k
 
 
-# ---- storing -----------------------------------------------------------------------------------------------------------
+# Storing.
 
 
 @_kernel
@@ -1137,7 +1137,7 @@ def _store(buffer, at, plane, width, top, rows, channels, kind, address, strides
             _store_run(buffer[start : start + width], width, kind, to, strides[2])
 
 
-# ---- a pass ------------------------------------------------------------------------------------------------------------
+# A pass.
 
 
 @_inlined
@@ -1202,7 +1202,7 @@ def _fill_word(fill):
     return word, True
 
 
-# ---- a pass over one sample ----------------------------------------------------------------------------------------
+# A pass over one sample.
 
 COPY, SEPARABLE, GENERAL, WIDE = 0, 1, 2, 3
 
@@ -1211,8 +1211,8 @@ Source = namedtuple("Source", "bytes floats is_bytes scale strides height width"
 # How it is resampled: by ``method``, from a window of it in ``words`` or ``planes``.
 Warp = namedtuple(
     "Warp",
-    "method is_plain filter rule matrix radius window bounds spans rows columns words planes pitch plane is_words taps_x taps_y "
-    "starts_x weights_x starts_y weights_y ring ring_ids xs ys offsets word_taps float_taps fill",
+    "method is_plain filter rule matrix radius window bounds spans rows columns words planes pitch plane is_words "
+    "taps_x taps_y starts_x weights_x starts_y weights_y ring ring_ids xs ys offsets word_taps float_taps fill",
 )
 
 
@@ -1674,20 +1674,10 @@ def run_samples(
 ):
     """Compute the output of samples ``first..last-1``.
 
-    Args:
-        first: index of the first sample.
-        last: one above the last one's.
-        channels: C.
-        sources: ``(N,)`` int64 addresses of the images.
-        shapes: ``(N, 2)`` int64 height and width.
-        source_strides: ``(N, 3)`` int64 strides of channel, row and column in elements.
-        source_kind: UINT8 or FLOAT32.
-        outputs: ``(N,)`` int64 addresses.
-        output_strides: ``(3,)`` int64, as those of the sources.
-        output_kind: UINT8, FLOAT32, FLOAT16 or BFLOAT16.
-        passes: see :class:`torchaug_gen.augment.tables.Tables`, as all that follow.
-        floats: scratch float32: twice the largest result of a pass, then the largest window of planes.
-        words: scratch uint32: the largest window.
+    Images and outputs are addresses, with height and width, and strides of channel, row and column in elements; kinds
+    are UINT8, FLOAT32 and so on. From ``passes`` to ``epoch`` see :class:`torchaug_gen.augment.tables.Tables`. Scratch
+    memory: ``floats`` holds twice the largest result of a pass, then the largest window of planes; ``words`` the
+    largest window of packed words.
     """
     widest = 0
     for n in range(first, last):

@@ -180,9 +180,7 @@ def _is_statistic(code: int) -> bool:
 
 
 @_compiled
-def _pack(
-    views: Any, length: int, planned: Any, ends: Any, warps: Any, codes: Any, counters: Any
-) -> None:
+def _pack(views: Any, length: int, planned: Any, ends: Any, warps: Any, codes: Any, counters: Any) -> None:
     words, floats, longs = views
     counts, steps = planned
     sources, extents, strides, targets, target_strides, scratch = ends

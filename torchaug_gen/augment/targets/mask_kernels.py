@@ -1,4 +1,3 @@
-# ruff: noqa: PLR0124, PLR0917 - kernels take arrays one by one, and NaN is what differs from itself
 """The Numba kernels that move masks on the CPU.
 
 They stand in this one file, because Numba's cache does not notice changes in another one. Memory is passed by address,
