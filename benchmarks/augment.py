@@ -58,13 +58,13 @@ def _measure_recipe(
     for remote in remotes:
         start = time.perf_counter()
         try:
-            notes[remote.name] = remote.prepare(
+            notes[remote.name], least = remote.prepare(
                 recipe, batch_size=batch_size, batches=arguments.batches, limit=arguments.limit
             )
             if arguments.sheets:
                 _sheet(arguments.sheets, recipe, remote)
-            count = max(1, round(arguments.seconds / remote.run(1)))
-            count = max(1, round(count * arguments.seconds / remote.run(count)))
+            count = max(least, round(arguments.seconds / remote.run(1)))
+            count = max(least, round(count * arguments.seconds / remote.run(count)))
         except Unsupported as error:
             absent[remote.name] = str(error)
             print(f"  {remote.name}: {error}", flush=True)

@@ -138,6 +138,7 @@ class Contestant(ABC):
     """
 
     note = ""  # how the recipe differs in this library, for the reader of the figures
+    least_batches = 1  # in a round: more where what is drawn for a whole batch decides how long the batch takes
 
     def __init__(self, recipe: str, batches: Batches, threads: int, *, device: str, dtype: torch.dtype) -> None:
         self.recipe, self.batches, self.threads, self.device, self.dtype = recipe, batches, threads, device, dtype

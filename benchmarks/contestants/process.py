@@ -32,8 +32,8 @@ class Remote:
         self._process: Any = None
         self._connection: Any = None
 
-    def prepare(self, recipe: str, *, batch_size: int, batches: int, limit: float) -> str:
-        """Set up a recipe, run it twice to compile what compiles, and return how the recipe differs there.
+    def prepare(self, recipe: str, *, batch_size: int, batches: int, limit: float) -> tuple[str, int]:
+        """Set up a recipe, run it twice to compile what compiles, and return its note and the least batches of a round.
 
         Args:
             recipe: its name.
@@ -45,10 +45,10 @@ class Remote:
             Unsupported: there is no such recipe, or it failed, or it took too long. Says why.
         """
         try:
-            note: str = self._ask(("prepare", recipe, batch_size, batches), limit=limit)
+            answer: tuple[str, int] = self._ask(("prepare", recipe, batch_size, batches), limit=limit)
         except TimeoutError as error:
             raise Unsupported(f"not ready after {limit:.0f} s") from error
-        return note
+        return answer
 
     def run(self, count: int) -> float:
         """Augment so many batches and return the seconds that took."""
@@ -133,7 +133,7 @@ def _serve(connection: Connection, *, name: str, folder: Path, threads: int, pin
                 batches = Batches.load(folder, RECIPES[recipe], batch_size=batch_size, count=count)
                 contestant = build(name, recipe, batches, threads, device=device)
                 contestant.run(range(2))
-                answer = contestant.note
+                answer = contestant.note, contestant.least_batches
             elif contestant is None:
                 raise Unsupported("nothing was prepared")
             elif what == "run":

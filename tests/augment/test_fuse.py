@@ -614,8 +614,7 @@ def classes():
             if not inspect.isclass(cls) or "3D" in name or "Base" in name or full in ELSEWHERE:
                 continue
             options = {"num_classes": 3} if full in ("v2.CutMix", "v2.MixUp") else {}
-            marks = [pytest.mark.xfail(strict=True, reason="JPEG takes only uint8")] if name == "JPEG" else []
-            yield pytest.param(full, cls, arguments.get(name, ()), options, id=full, marks=marks)
+            yield pytest.param(full, cls, arguments.get(name, ()), options, id=full)
 
 
 @pytest.mark.usefixtures("untouched_rng")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchaug_gen import rng
 from torchaug_gen.augment.rows import Key, Rows
 from torchaug_gen.batch import Images, is_images
+from torchaug_gen.pixels import convert
 from torchaug_gen.seeded import Seeded
 
 # Base classes of transforms that blend or cut images of a batch into each other.
@@ -46,7 +47,13 @@ class OpaqueStage:
                     f"transform {type(part).__name__} blends images, but would leave their labels as they are: use "
                     "torchaug_gen.MixUp, which blends both"
                 )
+            if _comes_from(part, {"torchvision.ToDtype"}) and _drops_the_scale(part):
+                raise ValueError(
+                    "ToDtype to floating values without scale=True would leave levels of 0..255, but images are in "
+                    "[0, 1] here: pass scale=True, with means and fill values to match"
+                )
         self.transform, self.reason = transform, reason
+        self._needs_bytes = any(_comes_from(part, {"torchvision.JPEG"}) for part in parts)
         leaves = [part for part in parts if not list(_inner(part))]
         self.keeps_places = all(_comes_from(part, _KEEP_PLACES) for part in leaves)
         # Kornia refuses integers; torchvision takes both, and some of its transforms (JPEG) take only uint8.
@@ -90,6 +97,9 @@ class OpaqueStage:
     def _run(self, images: Tensor) -> Tensor:
         if not len(images):
             return images
+        given = images.dtype
+        if self._needs_bytes:
+            images = convert(images, torch.uint8)
         result = self.transform(images)
         # Kornia's containers return a list where they were told of more than one data key.
         if isinstance(result, list | tuple) and len(result) == 1:
@@ -101,7 +111,7 @@ class OpaqueStage:
             )
         # tv_tensors and other subclasses end here: what is delivered is a plain tensor.
         plain: Tensor = result.as_subclass(Tensor)
-        return plain
+        return convert(plain, given) if self._needs_bytes else plain
 
 
 def _parts(transform: Any) -> Iterator[Any]:
@@ -119,6 +129,13 @@ def _inner(transform: Any) -> Iterator[Any]:
     inner = getattr(transform, "transforms", None)
     if isinstance(inner, list | tuple):
         yield from inner
+
+
+def _drops_the_scale(transform: Any) -> bool:
+    dtype = transform.dtype
+    images = [dtype] if isinstance(dtype, torch.dtype) else list(dtype.values())
+    floating = any(isinstance(found, torch.dtype) and found.is_floating_point for found in images)
+    return floating and not transform.scale
 
 
 def _comes_from(transform: Any, names: set[str]) -> bool:

@@ -212,9 +212,9 @@ class Gate:
 
     Gates with the same ``stream`` see the same number: a share of it for each makes a choice of one among several.
     With ``of`` > 0 the shares are those of so many equal ones, and gates of one stream that differ in ``draw`` never
-    see the same share: the number is (p + 1/2) / of, where p is what draw number ``draw`` takes out of ``range(of)`` after
-    the draws before it, without replacement. Draw k takes the value with floor(u_k · (of - k)) smaller ones among those
-    that are left, u_k being number k of the stream.
+    see the same share: the number is (p + 1/2) / of, where p is what draw number ``draw`` takes out of ``range(of)``
+    after the draws before it, without replacement. Draw k takes the value with floor(u_k · (of - k)) smaller ones among
+    those that are left, u_k being number k of the stream.
     """
 
     stream: str

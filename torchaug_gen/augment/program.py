@@ -209,7 +209,9 @@ class Program:
             name for name, target in targets.items() if target.role == "masks" and isinstance(target.value, Tensor)
         ]
         if labels is None and not masks:
-            raise ValueError(f"{stage!r} blends labels, but the batch has none: name them with fields=")
+            raise ValueError(
+                f"{stage!r} blends labels, but the batch has none: name them with fields= in a loader, pass labels= here"
+            )
         if not isinstance(images, Tensor):
             raise ValueError(f"{stage!r} needs images of one size, got sizes {sizes_text(images)}: resize before it")
         if len(targets) > len(masks) or len(masks) > 1:

@@ -18,9 +18,9 @@ from torchaug_gen.augment.tables import CODE_BITS, Code
 
 assert triton.knobs.runtime.interpret, "set TRITON_INTERPRET=1"
 
-SEEDS = range(25)
+SEEDS = range(20)
 CHANNELS = (3, 1, 3, 4, 5)
-DTYPES = (torch.uint8, torch.float32, torch.uint8, torch.float16, torch.bfloat16)
+DTYPES = (torch.uint8, torch.float32, torch.float16, torch.bfloat16)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,7 +44,7 @@ def hastened():
 
 def case(seed):
     """Return tables, and images of differing sizes as tensors."""
-    channels, dtype = CHANNELS[seed % 5], DTYPES[seed // 5 % 5]
+    channels, dtype = CHANNELS[seed % 5], DTYPES[seed // 5 % 4]
     sizes = random_tables.random_sizes(seed, 2)
     images = random_tables.random_images(seed, sizes, channels, np.uint8 if dtype is torch.uint8 else np.float32)
     images = [torch.from_numpy(np.ascontiguousarray(image)).to(dtype) for image in images]
@@ -103,7 +103,7 @@ def test_the_cases_hold_all_there_is():
     assert {code for code, planar in codes if not planar} == set(random_tables.ALL_CODES)
     assert {code for code, planar in codes if planar} == set(random_tables.ALL_CODES) - random_tables.COLOURS_ONLY
     assert filters == set(Filter) and len(paddings) == 16 and passes == {1, 2, 3}
-    assert len(channels) >= 15
+    assert len(channels) == 16
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ Vector instructions come from plain loops over contiguous float32 buffers. A loo
 each row of a warp takes three: coordinates (vectorised), a plain copy of the taps, blending (vectorised).
 """
 
+# Numba infers the types, which depend on the arguments.
+# mypy: ignore-errors
+
 import math
 from collections import namedtuple
 from typing import Any

@@ -232,7 +232,7 @@ def _pack(views: Any, length: int, planned: Any, ends: Any, warps: Any, codes: A
 
 
 @_compiled
-def _put_three(words: Any, at: int, a: int, b: int, c: int) -> None:
+def _put_three(words: Any, at: int, a: Any, b: Any, c: Any) -> None:
     words[at], words[at + 1], words[at + 2] = a, b, c
 
 
@@ -242,9 +242,8 @@ def _put_filter(
 ) -> None:
     """Write how a step resamples an image; one that keeps ``still`` reads it pixel by pixel."""
     _, _, filters, radius, padding, _, canvas, canvas_padding = warps
-    filter_, radius_x, radius_y = np.int64(filters[n, p]), radius[n, p, 0], radius[n, p, 1]
-    left, top = np.int64(canvas[n, p, 0]), np.int64(canvas[n, p, 1])
-    right, bottom = np.int64(canvas[n, p, 2]), np.int64(canvas[n, p, 3])
+    filter_, radius_x, radius_y = filters[n, p], radius[n, p, 0], radius[n, p, 1]
+    left, top, right, bottom = canvas[n, p, 0], canvas[n, p, 1], canvas[n, p, 2], canvas[n, p, 3]
     if still:
         filter_, left, top, right, bottom = _EXACT, 0, 0, width, height
     if filter_ != _TENT or (radius_x <= 1 and radius_y <= 1):
@@ -261,7 +260,7 @@ def _put_filter(
 
 @_compiled
 def _put_matrix(
-    words: Any, floats: Any, longs: Any, at: int, matrix: Any, height: int, width: int, still: bool
+    words: Any, floats: Any, longs: Any, at: int, matrix: Any, height: Any, width: Any, still: bool
 ) -> None:
     """Write a homography as whole numbers, scaled so that the denominator is 1 in the middle of the output."""
     scale = matrix[2, 0] * (width - 1) / 2 + matrix[2, 1] * (height - 1) / 2 + matrix[2, 2]

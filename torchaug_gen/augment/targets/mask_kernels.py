@@ -7,6 +7,9 @@ A row of the output takes two loops: where each pixel comes from (vectorised), t
 inside is known before, so neither asks for each pixel.
 """
 
+# Numba infers the types, which depend on the arguments.
+# mypy: ignore-errors
+
 import math
 from typing import Any
 
