@@ -210,7 +210,7 @@ class Program:
         ]
         if labels is None and not masks:
             raise ValueError(
-                f"{stage!r} blends labels, but the batch has none: name them with fields= in a loader, pass labels= here"
+                f"{stage!r} blends labels, but the batch has none: name them with fields=, or pass labels="
             )
         if not isinstance(images, Tensor):
             raise ValueError(f"{stage!r} needs images of one size, got sizes {sizes_text(images)}: resize before it")
