@@ -188,16 +188,14 @@ class FusedStage:
             from torchaug_gen.augment.backends import cpu
 
             return cpu.run(tables, images, size=size, dtype=dtype, memory_format=memory_format, out=out, rows=rows)
-        result: Tensor
         if backend == "cuda":
             from torchaug_gen.augment.backends import cuda
 
-            result = cuda.run(tables, images, size=size, dtype=dtype, memory_format=memory_format)
-        else:
-            from torchaug_gen.augment.backends import reference
+            return cuda.run(tables, images, size=size, dtype=dtype, memory_format=memory_format, out=out, rows=rows)
+        from torchaug_gen.augment.backends import reference
 
-            computed: Any = reference.run(tables, images, size=size, dtype=dtype)
-            result = computed.contiguous(memory_format=memory_format)
+        computed: Any = reference.run(tables, images, size=size, dtype=dtype)
+        result: Tensor = computed.contiguous(memory_format=memory_format)
         if out is None or rows is None:
             return result
         out[rows.to(out.device)] = result
