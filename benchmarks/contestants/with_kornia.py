@@ -96,6 +96,7 @@ class CompiledKornia(Kornia):
         """Return the chain, compiled."""
         if RECIPES[self.recipe].targets:
             raise Unsupported("compiled as a plain chain of modules, which has no targets")
+        torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it would quietly go on uncompiled
         sequential = nn.Sequential(*chain)
         sequential.compile()  # in place: it stays a module
         return sequential
