@@ -243,20 +243,19 @@ def main() -> None:
         print(f"drawn to {plot(arguments.output)}")
         return
     sides = {RECIPES[recipe].side for recipe in arguments.recipes}
-    load = [os.getloadavg()]  # a busy machine shows
-    with tempfile.TemporaryDirectory() as folder:
-        found = base.prepare(arguments.photographs, Path(folder), sides=sides, limit=512)
-        results = {str(count): measure(arguments, Path(folder), threads=count) for count in arguments.threads}
-    if arguments.quick:
-        return
     chosen = ("threads", "rounds", "seconds", "batches", "limit", "pin")
-    settings = {name: getattr(arguments, name) for name in chosen} | {
-        "photographs": found,
-        "load_average": [*load, os.getloadavg()],
-    }
-    path = common.save("augment", settings, results, unit="images/s", packages=PACKAGES, path=arguments.output)
-    print(f"written to {path}")
-    print(f"drawn to {plot(path)}")
+    settings = {name: getattr(arguments, name) for name in chosen}
+    settings["load_average"] = [os.getloadavg()]  # a busy machine shows
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        settings["photographs"] = base.prepare(arguments.photographs, Path(folder), sides=sides, limit=512)
+        for count in arguments.threads:  # saved each time: a run that is cut short leaves what it has
+            results[str(count)] = measure(arguments, Path(folder), threads=count)
+            settings["load_average"].append(os.getloadavg())
+            if not arguments.quick:
+                path = arguments.output
+                common.save("augment", settings, results, unit="images/s", packages=PACKAGES, path=path)
+                print(f"written to {path}, drawn to {plot(path)}", flush=True)
 
 
 if __name__ == "__main__":
