@@ -197,7 +197,7 @@ def _bars(axis: Any, result: Mapping[str, Any], *, title: str) -> None:
     axis.barh(names, medians, xerr=[low, high], color=colours, error_kw={"elinewidth": 1})
     for place, (name, median) in enumerate(zip(names, medians, strict=True)):
         ratio = summary[name]["ratio_to_baseline"]
-        axis.text(median, place, f"  {median:,.0f} ({ratio:.3g}×)", va="center", fontsize=8)
+        axis.text(summary[name]["quartile_high"], place, f"  {median:,.0f} ({ratio:.3g}×)", va="center", fontsize=8)
     axis.margins(x=0.25)
     axis.tick_params(labelsize=8)
 

@@ -99,7 +99,7 @@ def table(summary: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
     width = max(map(len, summary))
     return "\n".join(
         f"{name:{width}}  {row['median']:10,.0f} {unit}  ({row['quartile_low']:,.0f} to {row['quartile_high']:,.0f})"
-        f"  {row['ratio_to_baseline']:.2f} × baseline"
+        f"  {row['ratio_to_baseline']:.3g} × baseline"
         for name, row in summary.items()
     )
 

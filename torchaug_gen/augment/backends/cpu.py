@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen.augment.backends.buffers import Buffers
+from torchaug_gen.augment.backends.cpu_kernels import ARENA, CHAIN, TILE, WARP, run_samples
 from torchaug_gen.augment.backends.crew import Crew
 from torchaug_gen.augment.tables import Tables
 
@@ -23,8 +24,30 @@ KINDS = {torch.uint8: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 # More slices than threads, so that a thread that is held up does not hold up the batch.
 _SLICES_PER_THREAD = 8
 
+# Outputs above this size would push everything else out of the caches, and are written past them.
+_STREAMED = 1 << 21
+
+_CACHE_LINE = 64
+
+
+class _Scratch(threading.local):
+    """Each thread's scratch memory, which grows and stays, and the records of the kernels' state."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+        self._states = np.zeros(1, WARP), np.zeros(1, CHAIN), np.zeros(1, ARENA)
+
+    def records(self, size: int) -> tuple[npt.NDArray[Any], ...]:
+        """Return the states of warp, chain and arena, the last with ``size`` bytes to hand out."""
+        if len(self._memory) < size + _CACHE_LINE:
+            self._memory = np.empty(size + _CACHE_LINE, np.uint8)
+        begin = -(-self._memory.ctypes.data // _CACHE_LINE) * _CACHE_LINE
+        self._states[2]["next"], self._states[2]["end"] = begin, begin + size
+        return self._states
+
+
 _buffers = Buffers()
-_scratch = threading.local()
+_scratch = _Scratch()
 _crew = Crew()
 
 
@@ -58,11 +81,12 @@ def run(
     if not (len(images) and output.numel()):
         return output
     arguments = _arguments(tables, images, output, channels, rows)
-    floats, words = _scratch_sizes(tables, channels)
+    size = _scratch_size(tables, channels)
     kernel = _kernel()
 
     def work(first: int, last: int) -> None:
-        kernel(first, last, *arguments, *_scratch_memory(floats, words))
+        if not kernel(first, last, *arguments, *_scratch.records(size)):
+            raise RuntimeError(f"{size} bytes of scratch memory are too few for samples {first} to {last - 1}")
 
     spread(len(images), work)
     return output
@@ -141,6 +165,7 @@ def _arguments(
         outputs,
         np.array(output.stride()[1:], np.int64),
         KINDS[output.dtype],
+        int(output.nbytes >= _STREAMED),
         tables.passes,
         tables.size,
         tables.matrix,
@@ -159,30 +184,28 @@ def _arguments(
     )
 
 
-def _scratch_sizes(tables: Tables, channels: int) -> tuple[int, int]:
-    """Return how many floats and words a thread needs: the largest results and windows."""
-    results = 2 * channels * int(tables.size.astype(np.int64).prod(axis=2).max())
+def _scratch_size(tables: Tables, channels: int) -> int:
+    """Return how many bytes of scratch memory any slice of the batch needs at most."""
+    sizes = tables.size.astype(np.int64)
+    height, width = int(sizes[..., 0].max()), int(sizes[..., 1].max())
+    longest, tile = max(height, width), channels * max(TILE, width)
     # A window reaches beyond the canvas by the legal coordinates, the widest tent and a margin.
-    reach = 2 * (2 * int(np.ceil(tables.radius.max())) + 5)
-    width, height = (tables.canvas[..., axis + 2] - tables.canvas[..., axis] + reach for axis in range(2))
-    window = int((width.astype(np.int64) * height).max())
-    return results + channels * window, window
-
-
-def _scratch_memory(floats: int, words: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint32]]:
-    """Return this thread's scratch memory, which grows and stays."""
-    if getattr(_scratch, "floats", None) is None or len(_scratch.floats) < floats:
-        _scratch.floats = np.empty(floats, np.float32)
-    if getattr(_scratch, "words", None) is None or len(_scratch.words) < words:
-        _scratch.words = np.empty(words, np.uint32)
-    return _scratch.floats, _scratch.words
+    radius = int(np.ceil(tables.radius.max()))
+    reach = 2 * (2 * radius + 5)
+    columns, rows = (
+        tables.canvas[..., axis + 2].astype(np.int64) - tables.canvas[..., axis] + reach for axis in range(2)
+    )
+    window = channels * int((columns * rows).max()) + int(columns.max() + rows.max())
+    results = 2 * channels * int(sizes.prod(axis=-1).max())
+    taps = 2 * radius + 2
+    lines = (20 + 2 * taps + taps * channels) * longest
+    arguments = tables.arguments.shape[-1]
+    return 4 * (2 * tile + results + window + lines + arguments + 4 * taps) + 4096 * channels + 8192
 
 
 @cache
 def _kernel() -> Any:
     """Return the compiled kernel, and say so where that takes time, on a machine's first use."""
-    from torchaug_gen.augment.backends import cpu_kernels
-
     notice = threading.Timer(1.0, logger.warning, ["compiling the CPU kernels, once for this machine: up to a minute"])
     notice.daemon = True
     notice.start()
@@ -192,7 +215,7 @@ def _kernel() -> Any:
         tables = Tables.empty(1, 1, 1, 1, 1)
         tables.size[:], tables.matrix[:], tables.canvas[:] = 1, np.eye(3), (0, 0, 1, 1)
         arguments = _arguments(tables, image, output, 1)
-        cpu_kernels.run_samples(0, 1, *arguments, *_scratch_memory(*_scratch_sizes(tables, 1)))
+        run_samples(0, 1, *arguments, *_scratch.records(_scratch_size(tables, 1)))
     finally:
         notice.cancel()
-    return cpu_kernels.run_samples
+    return run_samples

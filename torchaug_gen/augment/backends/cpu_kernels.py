@@ -1,40 +1,42 @@
 """The Numba kernels of the CPU backend: resampling, pixel operations, statistics, and the walk over samples.
 
 All kernels stand in this one file, because Numba's cache does not notice changes in another one. Memory is passed by
-address, so that one compiled signature serves every batch: any strides, and images of differing sizes.
+address and states as records, so that one compiled signature serves every batch, and compiling takes a third of the
+time that arrays and tuples of them take.
 
-Vector instructions come from plain loops over contiguous float32 buffers. A loop that gathers is not vectorised, so
-each row of a warp takes three: coordinates (vectorised), a plain copy of the taps, blending (vectorised).
+Vector instructions come from plain loops over contiguous buffers. A loop that gathers is not vectorised, so each row of
+a warp takes three: coordinates (vectorised), a plain copy of the taps, blending (vectorised).
 """
 
 # Numba infers the types, which depend on the arguments.
 # mypy: ignore-errors
 
 import math
-from collections import namedtuple
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import intrinsic
 
 # "contract" lets LLVM use fused multiply-adds; the other fast-math flags would make NaN undefined.
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-# Only compiled code calls these: wrappers for Python's would double the time to compile them.
-_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-_entry = njit(**_OPTIONS)
-# Without reference counts, which every slice of an array would cost; such a function cannot allocate.
-_kernel = njit(**_OPTIONS, **_INNER, _nrt=False)
-_allocating = njit(**_OPTIONS, **_INNER)
-# Put into their callers as they are: compiled on their own, they would be optimised once more at each level.
-_inlined = njit(**_OPTIONS, **_INNER, inline="always", _nrt=False)
-_reduction = njit(**(_OPTIONS | {"fastmath": {"contract", "nsz", "reassoc"}}), **_INNER, _nrt=False)
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+# Only compiled code calls these: wrappers for Python's would double the time to compile them. Nothing is allocated, so
+# nothing is counted either.
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+_entry = njit(**_OPTIONS, cache=True)
+_kernel = njit(**_OPTIONS, **_INNER)
+# Put into its only caller as it is: compiled on its own, all below it would be optimised once more.
+_inlined = njit(**_OPTIONS, **_INNER, inline="always")
+_reduction = njit(**(_OPTIONS | {"fastmath": {"contract", "nsz", "reassoc"}}), **_INNER)
 
 f32 = np.float32
 ZERO, HALF, ONE, TWO, THREE, FOUR, FIVE, SIX = (f32(value) for value in (0, 0.5, 1, 2, 3, 4, 5, 6))
 LEVELS, PER_LEVEL = f32(255), f32(1 / 255)
+BITS_0, BITS_8, BITS_16, BITS_24 = (np.uint32(bits) for bits in (0, 8, 16, 24))
 HALF_AND_A_BIT = f32(0.5 + 2**-16)
+# Numba compiles a function once more for each Python number that it is called with, but not for NumPy's.
+NONE, ONCE = np.int64(0), np.int64(1)
 
 # Mirrors of the enums, which Numba would not cache as constants.
 NEAREST, BILINEAR, TENT = 1, 2, 3
@@ -49,8 +51,39 @@ NOISE_BLOCK = 1 << 16
 
 UINT8, FLOAT32, FLOAT16, BFLOAT16 = 0, 1, 2, 3
 
+# How a pass resamples: copies whole pixels, rows then columns, four taps anywhere, or many.
+COPY, SEPARABLE, GENERAL, WIDE = 0, 1, 2, 3
+
 # Pixels of a tile, about: its planes stay in the first-level cache while the chain runs over it.
 TILE = 1536
+
+
+def _record(**groups: str) -> np.dtype:
+    """Return a record of the fields named for each of the types."""
+    kinds = {"addresses": np.int64, "counts": np.int64, "floats": np.float32, "doubles": np.float64}
+    return np.dtype([(name, kinds[kind]) for kind, names in groups.items() for name in names.split()], align=True)
+
+
+# What a pass reads and how it resamples. The source's steps are in elements; ``left`` and ``top`` are the corner of the
+# window of it that is packed, ``x_low`` to ``y_high`` the legal coordinates and ``left_edge`` to ``bottom_edge`` the
+# centres of the canvas's outermost pixels, both relative to the window.
+WARP = _record(
+    addresses="source fill packed rows columns starts_x weights_x starts_y weights_y ring ring_ids xs ys offsets upper "
+    "lower",
+    counts="is_bytes channel_step row_step column_step source_height source_width channels height width method filter "
+    "rule is_affine left top pitch plane window_height is_words taps_x taps_y",
+    floats="scale radius_x radius_y x_low x_high y_low y_high left_edge right_edge top_edge bottom_edge",
+    doubles="m00 m01 m02 m10 m11 m12 m20 m21 m22",
+)
+# What a chain computes, where, and where its result goes: it runs over ``buffer``, whose planes are ``plane`` elements
+# apart, with ``scratch`` for what operations need beside their arguments; steps are the output's, in elements.
+CHAIN = _record(
+    addresses="codes arguments keys buffer output line random table changes statistic histogram resolved",
+    counts="links argument_count position epoch channels height width plane is_tile stores kind itemsize channel_step "
+    "row_step column_step streams",
+)
+# Scratch memory that is handed out from ``next`` to ``end``.
+ARENA = _record(addresses="next end")
 
 
 def _pointer(element: Any) -> Any:
@@ -64,9 +97,51 @@ def _pointer(element: Any) -> Any:
     return cast
 
 
-_uint8_pointer = _pointer(types.uint8)
-_uint16_pointer = _pointer(types.uint16)
-_float32_pointer = _pointer(types.float32)
+_bytes, _halves, _words = _pointer(types.uint8), _pointer(types.uint16), _pointer(types.uint32)
+_ints, _longs, _pairs = _pointer(types.int32), _pointer(types.int64), _pointer(types.uint64)
+_floats, _doubles = _pointer(types.float32), _pointer(types.float64)
+
+
+@intrinsic
+def _pair(typing_context: Any, address: Any) -> Any:
+    """Load two neighbouring 32-bit values in one go, from an address that is aligned for one of them."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pair = builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+        pair.align = 4
+        return pair
+
+    return types.uint64(types.int64), codegen
+
+
+@intrinsic
+def _stream_line(typing_context: Any, to: Any, source: Any) -> Any:
+    """Copy a cache line to memory past the caches.
+
+    Ordinary stores fetch each line before they overwrite it: they fill memory at 6 GB/s where this does at 24.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line = ir.VectorType(ir.FloatType(), 16).as_pointer()
+        loaded = builder.load(builder.inttoptr(arguments[1], line))
+        loaded.align = 4
+        stored = builder.store(loaded, builder.inttoptr(arguments[0], line))
+        stored.align = 64
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _finish_streams(typing_context: Any) -> Any:
+    """Make what was streamed visible to other threads."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 @intrinsic
@@ -89,14 +164,34 @@ def _bits_of(typing_context: Any, value: Any) -> Any:
     return types.int32(types.float32), codegen
 
 
-@_inlined
+@intrinsic
+def _wide(typing_context: Any) -> Any:
+    """Let LLVM use vectors of 512 bits in the calling function, which it avoids by default where the CPU has them."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # llvmlite knows this attribute's place, but not its name.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@_kernel
+def _take(arena, size):
+    """Return the address of ``size`` bytes of scratch memory, aligned to a cache line."""
+    address = arena.next
+    arena.next = address + ((size + 63) & -64)
+    return address
+
+
+@_kernel
 def _clamp(x, low, high):
     # Written so that NaN becomes ``low``: a coordinate must never lead out of the buffer.
     x = x if x > low else low
     return x if x < high else high
 
 
-@_inlined
+@_kernel
 def _unit(x):
     # NaN stays NaN in pixel values: a user must see it.
     x = ZERO if x < ZERO else x
@@ -127,49 +222,67 @@ def _folded_index(i, low, high, rule):
 
 
 @_kernel
-def _source_index(i, extent, low, high, outer, inner):
-    """Return the pixel of the image that shows at canvas pixel ``i`` along an axis, or -1 for the fill value."""
-    if not low <= i < high:
-        if outer == FILL:
-            return -1
-        i = _folded_index(i, low, high, outer)
-    return _folded_index(i, 0, extent, inner)
-
-
-@_inlined
-def _index_map(indices, first, count, extent, low, high, outer, inner):
-    """Fill ``indices[j]`` with what shows at canvas pixel ``first + j``."""
+def _index_map(indices, first, step, count, extent, low, high, outer, inner):
+    """Fill ``indices[j]`` with the pixel of the image that shows at canvas pixel ``first + j * step``, or -1."""
     for j in range(count):
-        indices[j] = _source_index(first + j, extent, low, high, outer, inner)
-
-
-@_inlined
-def _straight_run(indices, count):
-    """Return begin, end and step of the first stretch where valid indices rise, or fall, by one."""
-    begin = 0
-    while begin < count and indices[begin] < 0:
-        begin += 1
-    step = -1 if begin + 1 < count and 0 <= indices[begin + 1] < indices[begin] else 1
-    end = begin
-    while end < count and 0 <= indices[end] == indices[begin] + (end - begin) * step:
-        end += 1
-    return begin, end, step
+        i = first + j * step
+        if low <= i < high or outer != FILL:
+            i = _folded_index(_folded_index(i, low, high, outer), NONE, extent, inner)
+        else:
+            i = -1
+        indices[j] = np.int32(i)
 
 
 @_kernel
-def _convert_run(out, source, at, stride, n, scale):
-    """Convert ``n`` source values that are ``stride`` apart."""
-    if stride == 1:
-        straight = source[at : at + n]
+def _run_begin(indices, count):
+    """Return where the first index is that is valid."""
+    begin = 0
+    while begin < count and indices[begin] < 0:
+        begin += 1
+    return begin
+
+
+@_kernel
+def _run_end(indices, begin, count, step):
+    """Return where the stretch ends in which valid indices rise, or fall, by one from ``begin`` on."""
+    end = begin
+    while end < count and 0 <= indices[end] == indices[begin] + (end - begin) * step:
+        end += 1
+    return end
+
+
+@_kernel
+def _run_step(indices, begin, count):
+    return -1 if begin + 1 < count and 0 <= indices[begin + 1] < indices[begin] else 1
+
+
+@_kernel
+def _value(warp, at):
+    """Return a value of the source in [0, 1]."""
+    if warp.is_bytes:
+        return f32(_bytes(warp.source)[at]) * PER_LEVEL
+    return _floats(warp.source)[at]
+
+
+@_kernel
+def _convert_run(out, warp, at, stride, n):
+    """Convert ``n`` source values that are ``stride`` apart to [0, 1]."""
+    if warp.is_bytes and stride == 1:
+        _wide()
+        levels = _bytes(warp.source + at)
         for x in range(n):
-            out[x] = f32(straight[x]) * scale
-    elif stride == -1:
-        straight = source[at - n + 1 : at + 1]
+            out[x] = f32(levels[x]) * PER_LEVEL
+    elif warp.is_bytes and stride == -1:
+        levels = _bytes(warp.source + at - n + 1)
         for x in range(n):
-            out[x] = f32(straight[n - 1 - x]) * scale
+            out[x] = f32(levels[n - 1 - x]) * PER_LEVEL
+    elif stride == 1:
+        values = _floats(warp.source + 4 * at)
+        for x in range(n):
+            out[x] = values[x]
     else:
         for x in range(n):
-            out[x] = f32(source[at + x * stride]) * scale
+            out[x] = _value(warp, at + x * stride)
 
 
 @_kernel
@@ -182,59 +295,65 @@ def _word(source, at, step, channels):
 
 
 @_kernel
-def _pack_words(words, pitch, source, strides, rows, row_count, columns, column_count, fill_word, channels):
+def _word_run(out, at, warp, n):
+    """Pack ``n`` neighbouring pixels whose columns lie one byte apart."""
+    source, step = warp.source + at, warp.channel_step
+    red, green, blue, last = _bytes(source), _bytes(source + step), _bytes(source + 2 * step), _bytes(source + 3 * step)
+    if warp.channels == 4:
+        for x in range(n):
+            word = np.uint32(red[x]) | (np.uint32(green[x]) << 8) | (np.uint32(blue[x]) << 16)
+            out[x] = word | (np.uint32(last[x]) << 24)
+    else:
+        for x in range(n):
+            out[x] = np.uint32(red[x]) | (np.uint32(green[x]) << 8) | (np.uint32(blue[x]) << 16)
+
+
+@_kernel
+def _pack_words(warp, row_count, column_count, fill_word):
     """Pack a window of a uint8 image into 32-bit words, one byte a channel, outside pixels included."""
-    begin, end, step = _straight_run(columns, column_count)
-    if step < 0:
-        end = begin
-    sc, sh, sw = strides[0], strides[1], strides[2]
+    rows, columns, source = _ints(warp.rows), _ints(warp.columns), _bytes(warp.source)
+    channels, step = warp.channels, warp.channel_step
+    begin = end = _run_begin(columns, column_count)
+    if _run_step(columns, begin, column_count) == 1 and warp.column_step == 1:
+        end = _run_end(columns, begin, column_count, ONCE)
     for j in range(row_count):
-        out = words[j * pitch : j * pitch + column_count]
+        out = _words(warp.packed + 4 * j * warp.pitch)
         if rows[j] < 0:
             for x in range(column_count):
                 out[x] = fill_word
             continue
-        base = rows[j] * sh
+        base = rows[j] * warp.row_step
         for side in range(2):
             for x in range(0 if side == 0 else end, begin if side == 0 else column_count):
-                out[x] = fill_word if columns[x] < 0 else _word(source, base + columns[x] * sw, sc, channels)
-        if end <= begin:
-            continue
-        at = base + columns[begin] * sw
-        n = end - begin
-        inner = out[begin:end]
-        if sw == 1:
-            red, green, blue = source[at : at + n], source[at + sc : at + sc + n], source[at + 2 * sc : at + 2 * sc + n]
-            for x in range(n):
-                inner[x] = np.uint32(red[x]) | (np.uint32(green[x]) << 8) | (np.uint32(blue[x]) << 16)
-            if channels == 4:
-                last = source[at + 3 * sc : at + 3 * sc + n]
-                for x in range(n):
-                    inner[x] |= np.uint32(last[x]) << 24
-        else:
-            for x in range(n):
-                inner[x] = _word(source, at + x * sw, sc, channels)
+                inside = columns[x] >= 0
+                out[x] = _word(source, base + columns[x] * warp.column_step, step, channels) if inside else fill_word
+        if end > begin:
+            _word_run(_words(warp.packed + 4 * (j * warp.pitch + begin)), base + columns[begin], warp, end - begin)
 
 
 @_kernel
-def _pack_planes(planes, first, pitch, plane, source, scale, strides, rows, row_count, columns, column_count, fill):
-    """Copy a window of an image into float32 planes from ``planes[first]`` on, outside pixels included."""
-    begin, end, step = _straight_run(columns, column_count)
-    sc, sh, sw = strides[0], strides[1], strides[2]
-    for c in range(len(fill)):
+def _pack_planes(warp, planes, pitch, plane, first, row_count, column_count):
+    """Copy source rows from the ``first`` of ``warp.rows`` on into float32 planes, outside pixels included."""
+    rows, columns, fill = _ints(warp.rows), _ints(warp.columns), _floats(warp.fill)
+    begin = _run_begin(columns, column_count)
+    step = _run_step(columns, begin, column_count)
+    end = _run_end(columns, begin, column_count, step)
+    for c in range(warp.channels):
         for j in range(row_count):
-            start = first + c * plane + j * pitch
-            out = planes[start : start + column_count]
-            if rows[j] < 0:
+            at = planes + 4 * (c * plane + j * pitch)
+            out, row = _floats(at), rows[first + j]
+            if row < 0:
                 for x in range(column_count):
                     out[x] = fill[c]
                 continue
-            base = rows[j] * sh + c * sc
+            base = row * warp.row_step + c * warp.channel_step
             for side in range(2):
                 for x in range(0 if side == 0 else end, begin if side == 0 else column_count):
-                    out[x] = fill[c] if columns[x] < 0 else f32(source[base + columns[x] * sw]) * scale
+                    inside = columns[x] >= 0
+                    out[x] = _value(warp, base + columns[x] * warp.column_step) if inside else fill[c]
             if end > begin:
-                _convert_run(out[begin:end], source, base + columns[begin] * sw, step * sw, end - begin, scale)
+                start = base + columns[begin] * warp.column_step
+                _convert_run(_floats(at + 4 * begin), warp, start, step * warp.column_step, end - begin)
 
 
 # Coordinates.
@@ -259,374 +378,399 @@ def _fold(x, low, high, rule):
 
 
 @_kernel
-def _coordinates(xs, ys, n, m, y, left, top, bounds, spans, rule):
-    """Fill source coordinates of output row ``y``, relative to the window's corner, folded and clamped.
-
-    ``bounds`` holds the smallest and largest legal x, then y, and ``spans`` the centres of the canvas's outermost
-    pixels, both relative to the window.
-    """
-    x_low, x_high, y_low, y_high = bounds[0], bounds[1], bounds[2], bounds[3]
-    ax, ay = f32(m[0, 0]), f32(m[1, 0])
-    if m[2, 0] == 0.0 and m[2, 1] == 0.0:
-        w = 1.0 / m[2, 2]
-        ax, ay = f32(m[0, 0] * w), f32(m[1, 0] * w)
-        bx, by = f32((m[0, 1] * y + m[0, 2]) * w - left), f32((m[1, 1] * y + m[1, 2]) * w - top)
+def _coordinates(warp, y):
+    """Fill source coordinates of output row ``y``, relative to the window's corner, folded and clamped."""
+    xs, ys, n = _floats(warp.xs), _floats(warp.ys), warp.width
+    bx, by = warp.m01 * y + warp.m02, warp.m11 * y + warp.m12
+    if warp.m20 == 0.0 and warp.m21 == 0.0:
+        w = 1.0 / warp.m22
+        ax, ay = f32(warp.m00 * w), f32(warp.m10 * w)
+        x0, y0 = f32(bx * w - warp.left), f32(by * w - warp.top)
         for i in range(n):
             t = f32(np.int32(i))
-            xs[i] = bx + ax * t
-            ys[i] = by + ay * t
+            xs[i] = x0 + ax * t
+            ys[i] = y0 + ay * t
     else:
-        bx, by = f32(m[0, 1] * y + m[0, 2]), f32(m[1, 1] * y + m[1, 2])
-        aw, bw = f32(m[2, 0]), f32(m[2, 1] * y + m[2, 2])
-        x0, y0 = f32(left), f32(top)
+        ax, ay, aw = f32(warp.m00), f32(warp.m10), f32(warp.m20)
+        x0, y0, w0 = f32(bx), f32(by), f32(warp.m21 * y + warp.m22)
+        left, top = f32(warp.left), f32(warp.top)
         for i in range(n):
             t = f32(np.int32(i))
-            w = ONE / (bw + aw * t)
-            xs[i] = (bx + ax * t) * w - x0
-            ys[i] = (by + ay * t) * w - y0
-    if rule >= REFLECT:
+            w = ONE / (w0 + aw * t)
+            xs[i] = (x0 + ax * t) * w - left
+            ys[i] = (y0 + ay * t) * w - top
+    if warp.rule >= REFLECT:
         for i in range(n):
-            xs[i] = _fold(xs[i], spans[0], spans[1], rule)
-            ys[i] = _fold(ys[i], spans[2], spans[3], rule)
+            xs[i] = _fold(xs[i], warp.left_edge, warp.right_edge, warp.rule)
+            ys[i] = _fold(ys[i], warp.top_edge, warp.bottom_edge, warp.rule)
+    x_low, x_high, y_low, y_high = warp.x_low, warp.x_high, warp.y_low, warp.y_high
     for i in range(n):
         xs[i] = _clamp(xs[i], x_low, x_high)
         ys[i] = _clamp(ys[i], y_low, y_high)
 
 
 @_kernel
-def _affine_taps(xs, ys, offsets, n, m, y, left, top, bounds, pitch):
+def _affine_taps(warp, y):
     """Do what ``_coordinates`` and ``_tap_offsets`` do together, in one loop, where nothing is divided or folded."""
-    x_low, x_high, y_low, y_high = bounds[0], bounds[1], bounds[2], bounds[3]
-    w, step = 1.0 / m[2, 2], np.int32(pitch)
-    ax, ay = f32(m[0, 0] * w), f32(m[1, 0] * w)
-    bx, by = f32((m[0, 1] * y + m[0, 2]) * w - left), f32((m[1, 1] * y + m[1, 2]) * w - top)
-    for i in range(n):
+    _wide()
+    xs, ys, offsets = _floats(warp.xs), _floats(warp.ys), _ints(warp.offsets)
+    x_low, x_high, y_low, y_high = warp.x_low, warp.x_high, warp.y_low, warp.y_high
+    w, pitch = 1.0 / warp.m22, np.int32(warp.pitch)
+    ax, ay = f32(warp.m00 * w), f32(warp.m10 * w)
+    x0 = f32((warp.m01 * y + warp.m02) * w - warp.left)
+    y0 = f32((warp.m11 * y + warp.m12) * w - warp.top)
+    for i in range(warp.width):
         t = f32(np.int32(i))
-        u, v = _clamp(bx + ax * t, x_low, x_high), _clamp(by + ay * t, y_low, y_high)
+        u, v = _clamp(x0 + ax * t, x_low, x_high), _clamp(y0 + ay * t, y_low, y_high)
         column, row = np.floor(u), np.floor(v)
-        offsets[i] = np.int32(row) * step + np.int32(column)
+        offsets[i] = np.int32(row) * pitch + np.int32(column)
         xs[i], ys[i] = u - column, v - row
 
 
 @_kernel
-def _tap_offsets(xs, ys, offsets, n, pitch):
+def _tap_offsets(warp):
     """Turn coordinates into fractions, and fill the offset of the upper left of their four taps."""
-    for i in range(n):
+    xs, ys, offsets, pitch = _floats(warp.xs), _floats(warp.ys), _ints(warp.offsets), np.int32(warp.pitch)
+    for i in range(warp.width):
         x, y = np.floor(xs[i]), np.floor(ys[i])
-        offsets[i] = np.int32(y) * np.int32(pitch) + np.int32(x)
+        offsets[i] = np.int32(y) * pitch + np.int32(x)
         xs[i] -= x
         ys[i] -= y
 
 
 @_kernel
-def _nearest_offsets(xs, ys, offsets, n, pitch):
-    for i in range(n):
+def _nearest_offsets(warp):
+    xs, ys, offsets, pitch = _floats(warp.xs), _floats(warp.ys), _ints(warp.offsets), np.int32(warp.pitch)
+    for i in range(warp.width):
         # A little more than a half: composed matrices land on ties up to rounding.
         x, y = np.floor(xs[i] + HALF_AND_A_BIT), np.floor(ys[i] + HALF_AND_A_BIT)
-        offsets[i] = np.int32(y) * np.int32(pitch) + np.int32(x)
+        offsets[i] = np.int32(y) * pitch + np.int32(x)
 
 
-# Warps of packed words.
+# Warps with four taps. Taps are copied in pairs of neighbours, so that a pixel costs two loads and not four.
 
 
-@_inlined
-def _unpack(word, shift):
+@_kernel
+def _copy_pairs(out, n, base, offsets):
+    for i in range(n):
+        out[i] = _pair(base + 4 * np.int64(offsets[i]))
+
+
+@_kernel
+def _copy_taps(upper, lower, n, base, offsets, pitch):
+    below = base + 4 * pitch
+    for i in range(n):
+        at = 4 * np.int64(offsets[i])
+        upper[i] = _pair(base + at)
+        lower[i] = _pair(below + at)
+
+
+@_kernel
+def _level(word, shift):
     return f32(np.int32((word >> shift) & np.uint32(255)))
 
 
 @_kernel
-def _blend_words(out, taps, n, xs, ys, shift):
-    """Blend one channel of packed taps."""
-    a, b, c, d = taps[0, :n], taps[1, :n], taps[2, :n], taps[3, :n]
+def _blend_colours(red, green, blue, upper, lower, n, xs, ys):
+    """Blend three channels of packed taps, each tap being loaded once; pairs lie one after the other."""
+    _wide()
     for i in range(n):
-        lower = ys[i] * PER_LEVEL
-        upper = PER_LEVEL - lower
-        right = xs[i]
-        left = ONE - right
-        value = _unpack(a[i], shift) * (left * upper) + _unpack(b[i], shift) * (right * upper)
-        out[i] = value + _unpack(c[i], shift) * (left * lower) + _unpack(d[i], shift) * (right * lower)
+        below, right = ys[i] * PER_LEVEL, xs[i]
+        above, left = PER_LEVEL - below, ONE - right
+        p, q, r, s = left * above, right * above, left * below, right * below
+        e, f, g, h = upper[2 * i], upper[2 * i + 1], lower[2 * i], lower[2 * i + 1]
+        red[i] = _level(e, BITS_0) * p + _level(f, BITS_0) * q + _level(g, BITS_0) * r + _level(h, BITS_0) * s
+        green[i] = _level(e, BITS_8) * p + _level(f, BITS_8) * q + _level(g, BITS_8) * r + _level(h, BITS_8) * s
+        blue[i] = _level(e, BITS_16) * p + _level(f, BITS_16) * q + _level(g, BITS_16) * r + _level(h, BITS_16) * s
 
 
 @_kernel
-def _blend_colours(red, green, blue, taps, n, xs, ys):
-    """Blend three channels of packed taps, each tap being loaded once."""
-    a, b, c, d = taps[0, :n], taps[1, :n], taps[2, :n], taps[3, :n]
-    zero, eight, sixteen = np.uint32(0), np.uint32(8), np.uint32(16)
+def _blend_last(out, upper, lower, n, xs, ys):
+    """Blend the fourth channel of packed taps."""
     for i in range(n):
-        lower = ys[i] * PER_LEVEL
-        upper = PER_LEVEL - lower
-        right = xs[i]
-        left = ONE - right
-        p, q, r, s = left * upper, right * upper, left * lower, right * lower
-        e, f, g, h = a[i], b[i], c[i], d[i]
-        red[i] = _unpack(e, zero) * p + _unpack(f, zero) * q + _unpack(g, zero) * r + _unpack(h, zero) * s
-        green[i] = _unpack(e, eight) * p + _unpack(f, eight) * q + _unpack(g, eight) * r + _unpack(h, eight) * s
-        blue[i] = _unpack(e, sixteen) * p + _unpack(f, sixteen) * q + _unpack(g, sixteen) * r + _unpack(h, sixteen) * s
+        below, right = ys[i] * PER_LEVEL, xs[i]
+        above, left = PER_LEVEL - below, ONE - right
+        value = _level(upper[2 * i], BITS_24) * (left * above) + _level(upper[2 * i + 1], BITS_24) * (right * above)
+        out[i] = (
+            value + _level(lower[2 * i], BITS_24) * (left * below) + _level(lower[2 * i + 1], BITS_24) * (right * below)
+        )
 
 
 @_kernel
-def _copy_taps(taps, n, words, offsets, pitch):
-    a, b, c, d = taps[0], taps[1], taps[2], taps[3]
+def _blend_plane(out, upper, lower, n, xs, ys):
+    """Blend one channel of float taps."""
+    _wide()
     for i in range(n):
-        at = np.int64(offsets[i])
-        a[i] = words[at]
-        b[i] = words[at + 1]
-        c[i] = words[at + pitch]
-        d[i] = words[at + pitch + 1]
+        a, c = upper[2 * i], lower[2 * i]
+        above = a + xs[i] * (upper[2 * i + 1] - a)
+        below = c + xs[i] * (lower[2 * i + 1] - c)
+        out[i] = above + ys[i] * (below - above)
 
 
 @_kernel
-def _warp_words_row(buffer, start, plane, n, words, pitch, channels, nearest, xs, ys, offsets, taps):
-    """Resample one row of packed words into float planes.
-
-    ``xs`` and ``ys`` hold coordinates for the nearest pixel, else fractions of taps that stand at ``offsets``.
-    """
-    if nearest:
-        _nearest_offsets(xs, ys, offsets, n, pitch)
-        row = taps[0]
+def _nearest_row(warp, to, plane):
+    """Resample an output row by copying the nearest pixels."""
+    offsets, n = _ints(warp.offsets), warp.width
+    if not warp.is_words:
+        for c in range(warp.channels):
+            out, source = _floats(to + 4 * c * plane), _floats(warp.packed + 4 * c * warp.plane)
+            for i in range(n):
+                out[i] = source[offsets[i]]
+        return
+    words, row = _words(warp.packed), _words(warp.upper)
+    for i in range(n):
+        row[i] = words[offsets[i]]
+    for c in range(warp.channels):
+        out, shift = _floats(to + 4 * c * plane), np.uint32(8 * c)
         for i in range(n):
-            row[i] = words[np.int64(offsets[i])]
-        for c in range(channels):
-            out, shift = buffer[start + c * plane : start + c * plane + n], np.uint32(8 * c)
-            for i in range(n):
-                out[i] = _unpack(row[i], shift) * PER_LEVEL
+            out[i] = _level(row[i], shift) * PER_LEVEL
+
+
+@_kernel
+def _bilinear_row(warp, to, plane):
+    """Resample an output row from the four taps around each pixel."""
+    n, xs, ys, offsets = warp.width, _floats(warp.xs), _floats(warp.ys), _ints(warp.offsets)
+    upper, lower = _pairs(warp.upper), _pairs(warp.lower)
+    if not warp.is_words:
+        for c in range(warp.channels):
+            _copy_taps(upper, lower, n, warp.packed + 4 * c * warp.plane, offsets, warp.pitch)
+            _blend_plane(_floats(to + 4 * c * plane), _floats(warp.upper), _floats(warp.lower), n, xs, ys)
         return
-    _copy_taps(taps, n, words, offsets, pitch)
-    red, green = buffer[start : start + n], buffer[start + plane : start + plane + n]
-    _blend_colours(red, green, buffer[start + 2 * plane : start + 2 * plane + n], taps, n, xs, ys)
-    if channels == 4:
-        _blend_words(buffer[start + 3 * plane : start + 3 * plane + n], taps, n, xs, ys, np.uint32(24))
+    _copy_taps(upper, lower, n, warp.packed, offsets, warp.pitch)
+    above, below = _words(warp.upper), _words(warp.lower)
+    _blend_colours(_floats(to), _floats(to + 4 * plane), _floats(to + 8 * plane), above, below, n, xs, ys)
+    if warp.channels == 4:
+        _blend_last(_floats(to + 12 * plane), above, below, n, xs, ys)
+
+
+# Separable resampling, where rows and columns stay rows and columns. Weights hold an even number of taps, since taps
+# are taken in pairs.
 
 
 @_kernel
-def _warp_planes_row(buffer, start, plane, n, planes, pitch, planes_plane, channels, nearest, xs, ys, offsets, taps):
-    """Resample one row of float planes; see ``_warp_words_row``."""
-    if nearest:
-        _nearest_offsets(xs, ys, offsets, n, pitch)
-        for c in range(channels):
-            out, source = buffer[start + c * plane : start + c * plane + n], planes[c * planes_plane :]
-            for i in range(n):
-                out[i] = source[np.int64(offsets[i])]
-        return
-    for c in range(channels):
-        _copy_taps(taps, n, planes[c * planes_plane :], offsets, pitch)
-        _blend_planes(buffer[start + c * plane : start + c * plane + n], taps, n, xs, ys)
-
-
-@_kernel
-def _blend_planes(out, taps, n, xs, ys):
-    a, b, c, d = taps[0, :n], taps[1, :n], taps[2, :n], taps[3, :n]
-    for i in range(n):
-        upper = a[i] + xs[i] * (b[i] - a[i])
-        lower = c[i] + xs[i] * (d[i] - c[i])
-        out[i] = upper + ys[i] * (lower - upper)
-
-
-# Separable resampling, where rows and columns stay rows and columns.
-
-
-@_kernel
-def _axis_taps(starts, weights, n, scale, offset, taps, radius, tent, span, bounds, rule):
+def _axis_taps(starts, weights, n, scale, offset, taps, radius, tent, first, last, low, high, rule):
     """Fill first tap and weights of each of ``n`` output pixels along one axis.
 
-    ``span`` holds the centres of the canvas's outermost pixels, ``bounds`` the legal coordinates, relative to the
-    window as all else.
+    ``first`` and ``last`` are the centres of the canvas's outermost pixels, ``low`` and ``high`` the legal coordinates,
+    relative to the window as all else.
     """
-    low, high = span[0], span[1]
     for i in range(n):
-        x = _clamp(_fold(f32(scale * i + offset), low, high, rule), bounds[0], bounds[1])
-        if not tent:
-            start = np.floor(x)
-            weights[0, i] = ONE - (x - start)
-            weights[1, i] = x - start
-        else:
-            start = np.ceil(x - radius)
-            total = ZERO
-            for k in range(taps):
-                at = start + f32(np.int32(k))
-                weight = ONE - abs(at - x) / radius
-                if weight < ZERO or (rule == BORDER and (at < low or at > high)):
-                    weight = ZERO
-                weights[k, i] = weight
-                total += weight
-            for k in range(taps):
-                weights[k, i] /= total
+        x = _clamp(_fold(f32(scale * i + offset), first, last, rule), low, high)
+        start = np.ceil(x - radius) if tent else np.floor(x)
         starts[i] = np.int32(start)
-
-
-@_kernel
-def _gather(out, source, n, offsets, base):
-    for i in range(n):
-        out[i] = source[base + np.int64(offsets[i])]
-
-
-@_kernel
-def _resample_words(ring, n, words, base, starts, weights, taps, channels, gathered):
-    """Resample one row of packed words along x into rows of levels, one a channel."""
-    tap = gathered[0, :n]
-    red, green, blue = ring[:n], ring[n : 2 * n], ring[2 * n : 3 * n]
-    for k in range(taps):
-        weight = weights[k, :n]
-        _gather(tap, words, n, starts, base + k)
-        if k == 0:
-            for i in range(n):
-                w, word = weight[i], tap[i]
-                red[i] = w * _unpack(word, np.uint32(0))
-                green[i] = w * _unpack(word, np.uint32(8))
-                blue[i] = w * _unpack(word, np.uint32(16))
-        else:
-            for i in range(n):
-                w, word = weight[i], tap[i]
-                red[i] += w * _unpack(word, np.uint32(0))
-                green[i] += w * _unpack(word, np.uint32(8))
-                blue[i] += w * _unpack(word, np.uint32(16))
-        if channels == 4:
-            last = ring[3 * n : 4 * n]
-            for i in range(n):
-                last[i] = (ZERO if k == 0 else last[i]) + weight[i] * _unpack(tap[i], np.uint32(24))
-
-
-@_kernel
-def _resample_planes(ring, n, planes, plane, base, starts, weights, taps, channels, gathered):
-    """Resample one row of float planes along x into rows, one a channel."""
-    for c in range(channels):
-        out = ring[c * n : (c + 1) * n]
+        if not tent:
+            weights[i] = ONE - (x - start)
+            weights[n + i] = x - start
+            continue
+        total = ZERO
         for k in range(taps):
-            tap, weight = gathered[0, :n], weights[k, :n]
-            _gather(tap, planes, n, starts, base + c * plane + k)
-            if k == 0:
-                for i in range(n):
-                    out[i] = weight[i] * tap[i]
-            else:
-                for i in range(n):
-                    out[i] += weight[i] * tap[i]
+            at = start + f32(np.int32(k))
+            weight = ONE - abs(at - x) / radius
+            if weight < ZERO or (rule == BORDER and (at < first or at > last)):
+                weight = ZERO
+            weights[k * n + i] = weight
+            total += weight
+        for k in range(taps):
+            weights[k * n + i] /= total
 
 
 @_kernel
-def _sum_rows(buffer, start, plane, n, ring, first, weights, y, taps, channels, scale):
-    """Add up the resampled rows of one output row."""
-    size = channels * n
-    for c in range(channels):
-        out = buffer[start + c * plane : start + c * plane + n]
+def _add_pair_of_words(red, green, blue, last, n, pairs, a, b, channels, begins):
+    """Add two weighted taps of each pixel to rows of levels, or begin with them."""
+    _wide()
+    if begins:
+        for i in range(n):
+            e, f, p, q = pairs[2 * i], pairs[2 * i + 1], a[i], b[i]
+            red[i] = _level(e, BITS_0) * p + _level(f, BITS_0) * q
+            green[i] = _level(e, BITS_8) * p + _level(f, BITS_8) * q
+            blue[i] = _level(e, BITS_16) * p + _level(f, BITS_16) * q
+    else:
+        for i in range(n):
+            e, f, p, q = pairs[2 * i], pairs[2 * i + 1], a[i], b[i]
+            red[i] += _level(e, BITS_0) * p + _level(f, BITS_0) * q
+            green[i] += _level(e, BITS_8) * p + _level(f, BITS_8) * q
+            blue[i] += _level(e, BITS_16) * p + _level(f, BITS_16) * q
+    if channels == 4:
+        for i in range(n):
+            value = _level(pairs[2 * i], BITS_24) * a[i] + _level(pairs[2 * i + 1], BITS_24) * b[i]
+            last[i] = value if begins else last[i] + value
+
+
+@_kernel
+def _add_pair_of_floats(out, n, pairs, a, b, begins):
+    """Add two weighted taps of each pixel of a plane to a row, or begin with them."""
+    _wide()
+    if begins:
+        for i in range(n):
+            out[i] = pairs[2 * i] * a[i] + pairs[2 * i + 1] * b[i]
+    else:
+        for i in range(n):
+            out[i] += pairs[2 * i] * a[i] + pairs[2 * i + 1] * b[i]
+
+
+@_kernel
+def _add_row(warp, to, step, base, offsets, a_weights, taps, b_weights, before):
+    """Add the weighted taps of a source row to rows ``step`` elements apart, one a channel, or begin with them.
+
+    ``base`` is the offset of the row in the packed source. Weights are those of ``taps`` along x, and times
+    ``b_weights`` where that address is not 0. Where no row went ``before``, this one begins.
+    """
+    n = warp.width
+    pairs = _pairs(warp.upper)
+    for k in range(0, taps, 2):
+        a, b = _floats(a_weights + 4 * k * n), _floats(a_weights + 4 * (k + 1) * n)
+        if b_weights != 0:
+            a, b = _products(warp, a, b, _floats(b_weights))
+        begins = before + k == 0
+        if warp.is_words:
+            _copy_pairs(pairs, n, warp.packed + 4 * (base + k), offsets)
+            red, green, blue, last = (
+                _floats(to),
+                _floats(to + 4 * step),
+                _floats(to + 8 * step),
+                _floats(to + 12 * step),
+            )
+            _add_pair_of_words(red, green, blue, last, n, _words(warp.upper), a, b, warp.channels, begins)
+        else:
+            for c in range(warp.channels):
+                _copy_pairs(pairs, n, warp.packed + 4 * (c * warp.plane + base + k), offsets)
+                _add_pair_of_floats(_floats(to + 4 * c * step), n, _floats(warp.upper), a, b, begins)
+
+
+@_kernel
+def _products(warp, a, b, weights):
+    """Multiply the weights of two taps along x with those of a row."""
+    n = warp.width
+    left, right = _floats(warp.lower), _floats(warp.lower + 4 * n)
+    for i in range(n):
+        left[i] = a[i] * weights[i]
+        right[i] = b[i] * weights[i]
+    return left, right
+
+
+@_kernel
+def _blend_rows(out, upper, lower, n, a, b):
+    _wide()
+    for i in range(n):
+        out[i] = upper[i] * a + lower[i] * b
+
+
+@_kernel
+def _add_scaled(out, row, n, weight, begins):
+    if begins:
+        for i in range(n):
+            out[i] = row[i] * weight
+    else:
+        for i in range(n):
+            out[i] += row[i] * weight
+
+
+@_kernel
+def _separable_row(warp, to, plane, y):
+    """Resample an output row from source rows that are resampled along x once each, and kept in a ring."""
+    n, taps, scale = warp.width, warp.taps_y, PER_LEVEL if warp.is_words else ONE
+    size = warp.channels * n
+    first, weights, ring_ids = np.int64(_ints(warp.starts_y)[y]), _floats(warp.weights_y), _longs(warp.ring_ids)
+    for k in range(taps):
+        row = first + k
+        slot = row % taps
+        if ring_ids[slot] != row and weights[k * warp.height + y] != ZERO:
+            ring_ids[slot] = row
+            into = warp.ring + 4 * slot * size
+            _add_row(warp, into, n, row * warp.pitch, _ints(warp.starts_x), warp.weights_x, warp.taps_x, NONE, NONE)
+    for c in range(warp.channels):
+        out = _floats(to + 4 * c * plane)
+        upper = _floats(warp.ring + 4 * ((first % taps) * size + c * n))
         if taps == 2:
-            at = (first % taps) * size + c * n
-            upper = ring[at : at + n]
-            at = ((first + 1) % taps) * size + c * n
-            lower = ring[at : at + n]
-            a, b = weights[0, y] * scale, weights[1, y] * scale
-            for i in range(n):
-                out[i] = upper[i] * a + lower[i] * b
+            lower = _floats(warp.ring + 4 * (((first + 1) % taps) * size + c * n))
+            _blend_rows(out, upper, lower, n, weights[y] * scale, weights[warp.height + y] * scale)
             continue
         for k in range(taps):
-            at = ((first + k) % taps) * size + c * n
-            row, weight = ring[at : at + n], weights[k, y] * scale
-            if k == 0:
-                for i in range(n):
-                    out[i] = weight * row[i]
-            else:
-                for i in range(n):
-                    out[i] += weight * row[i]
+            row = _floats(warp.ring + 4 * (((first + k) % taps) * size + c * n))
+            _add_scaled(out, row, n, weights[k * warp.height + y] * scale, k == 0)
 
 
 # Antialiased resampling under any homography.
 
 
 @_kernel
-def _tent_row_weights(xs, n, starts, weights, taps, radius, low, high, rule):
+def _tent_weights(xs, n, starts, weights, taps, radius, low, high, rule, total):
     """Fill first taps and normalised weights along one axis for each pixel of a row."""
-    total = weights[taps, :n]
+    over = ONE / radius
     for i in range(n):
         starts[i] = np.int32(np.ceil(xs[i] - radius))
         total[i] = ZERO
     for k in range(taps):
-        weight, step = weights[k, :n], f32(np.int32(k))
+        weight, step = _floats(weights + 4 * k * n), f32(np.int32(k))
         for i in range(n):
             at = f32(starts[i]) + step
-            value = ONE - abs(at - xs[i]) / radius
+            value = ONE - abs(at - xs[i]) * over
             value = value if value > ZERO else ZERO
             if rule == BORDER:
                 value = value if low <= at <= high else ZERO
             weight[i] = value
             total[i] += value
+    for i in range(n):
+        total[i] = ONE / total[i]
     for k in range(taps):
-        weight = weights[k, :n]
+        weight = _floats(weights + 4 * k * n)
         for i in range(n):
-            weight[i] /= total[i]
+            weight[i] *= total[i]
 
 
 @_kernel
-def _tent_words_row(buffer, start, plane, n, words, pitch, channels, starts, wx, taps_x, wy, taps_y, gathered):
-    for c in range(channels):
-        buffer[start + c * plane : start + c * plane + n] = ZERO
-    red, green = buffer[start : start + n], buffer[start + plane : start + plane + n]
-    blue = buffer[start + 2 * plane : start + 2 * plane + n]
-    last = buffer[start + (channels - 1) * plane : start + (channels - 1) * plane + n]
-    tap = gathered[0, :n]
-    for ky in range(taps_y):
-        for kx in range(taps_x):
-            _gather(tap, words, n, starts, ky * pitch + kx)
-            a, b = wx[kx, :n], wy[ky, :n]
+def _wide_row(warp, to, plane):
+    """Resample an output row with a tent that is wider than a pixel."""
+    n, rule, total = warp.width, warp.rule, _floats(warp.lower)
+    starts_x, starts_y, offsets = _ints(warp.starts_x), _ints(warp.starts_y), _ints(warp.offsets)
+    xs, ys = _floats(warp.xs), _floats(warp.ys)
+    radius, first, last = warp.radius_x, warp.left_edge, warp.right_edge
+    _tent_weights(xs, n, starts_x, warp.weights_x, warp.taps_x, radius, first, last, rule, total)
+    radius, first, last = warp.radius_y, warp.top_edge, warp.bottom_edge
+    _tent_weights(ys, n, starts_y, warp.weights_y, warp.taps_y, radius, first, last, rule, total)
+    pitch = np.int32(warp.pitch)
+    for i in range(n):
+        offsets[i] = starts_y[i] * pitch + starts_x[i]
+    for k in range(warp.taps_y):
+        row_weights = warp.weights_y + 4 * k * n
+        _add_row(warp, to, plane, k * warp.pitch, offsets, warp.weights_x, warp.taps_x, row_weights, k)
+    if warp.is_words:
+        for c in range(warp.channels):
+            out = _floats(to + 4 * c * plane)
             for i in range(n):
-                weight, word = a[i] * b[i] * PER_LEVEL, tap[i]
-                red[i] += weight * _unpack(word, np.uint32(0))
-                green[i] += weight * _unpack(word, np.uint32(8))
-                blue[i] += weight * _unpack(word, np.uint32(16))
-            if channels == 4:
-                for i in range(n):
-                    last[i] += a[i] * b[i] * PER_LEVEL * _unpack(tap[i], np.uint32(24))
-
-
-@_kernel
-def _tent_planes_row(
-    buffer, start, plane, n, planes, pitch, planes_plane, channels, starts, wx, taps_x, wy, taps_y, gathered
-):
-    tap = gathered[0, :n]
-    for c in range(channels):
-        out = buffer[start + c * plane : start + c * plane + n]
-        out[:] = ZERO
-        for ky in range(taps_y):
-            for kx in range(taps_x):
-                _gather(tap, planes, n, starts, c * planes_plane + ky * pitch + kx)
-                a, b = wx[kx, :n], wy[ky, :n]
-                for i in range(n):
-                    out[i] += a[i] * b[i] * tap[i]
+                out[i] *= PER_LEVEL
 
 
 # Pixel operations.
 
 
 @_kernel
-def _scale(buffer, at, plane, n, channels, arguments):
-    for c in range(channels):
-        v = buffer[at + c * plane : at + c * plane + n]
-        a, b = arguments[1 + c], arguments[1 + channels + c]
-        if arguments[0] != ZERO:
-            for i in range(n):
-                v[i] = _unit(v[i] * a + b)
-        else:
-            for i in range(n):
-                v[i] = v[i] * a + b
+def _scale_plane(v, n, a, b, clamps):
+    _wide()
+    if clamps:
+        for i in range(n):
+            v[i] = _unit(v[i] * a + b)
+    else:
+        for i in range(n):
+            v[i] = v[i] * a + b
 
 
 @_kernel
-def _stretch(buffer, at, plane, n, channels, arguments):
+def _stretch_plane(v, n, a, low, clamps):
     # The difference first: a flat image has a factor of a million, which would magnify rounding.
-    for c in range(channels):
-        v = buffer[at + c * plane : at + c * plane + n]
-        a, low = arguments[1 + c], arguments[1 + channels + c]
+    for i in range(n):
+        v[i] = (v[i] - low) * a
+    if clamps:
         for i in range(n):
-            v[i] = (v[i] - low) * a
-        if arguments[0] != ZERO:
-            for i in range(n):
-                v[i] = _unit(v[i])
+            v[i] = _unit(v[i])
 
 
 @_kernel
 def _matrix(r, g, b, n, m):
-    clamp = m[0] != ZERO
+    _wide()
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m[1], m[2], m[3], m[4], m[5], m[6], m[7], m[8], m[9]
     b0, b1, b2 = m[10], m[11], m[12]
-    if clamp:
+    if m[0] != ZERO:
         for i in range(n):
             x, y, z = r[i], g[i], b[i]
             r[i] = _unit(m00 * x + m01 * y + m02 * z + b0)
@@ -641,17 +785,32 @@ def _matrix(r, g, b, n, m):
 
 
 @_kernel
-def _hue_channel(top, delta, h, place):
-    """Return a channel of the colour with hue ``h`` in sixths of a turn, by f(n) = V - VS max(0, min(k, 4 - k, 1))."""
-    k = h + place
-    k = k - SIX * np.floor(k * f32(1 / 6))
-    k = k if k < FOUR - k else FOUR - k
-    return _unit(top - delta * _unit(k))
+def _hue_channel(top, delta, q, centre):
+    """Return a channel of the colour whose hue, in sixths of a turn times ``delta``, is ``q``.
+
+    In terms of HSV a channel is V - VS max(0, min(k, 4 - k, 1)) with k = n + h modulo 6: that is V - VS clamp(2 - d)
+    for the distance d of the hue from the channel's complement on the circle. Everything is multiplied by ``delta`` =
+    VS, so that nothing is divided by it; ``centre`` is in 0..6.
+    """
+    x = abs(q - centre * delta)
+    far = abs(SIX * delta - x)
+    x = x if x < far else far
+    drop = TWO * delta - x
+    drop = drop if drop > ZERO else ZERO
+    return _unit(top - (drop if drop < delta else delta))
+
+
+@_kernel
+def _sixths(h):
+    """Return a hue in sixths of a turn, in 0..6."""
+    return h - SIX * np.floor(h / SIX)
 
 
 @_kernel
 def _hue(r, g, b, n, turns):
+    _wide()
     shift = turns * SIX
+    red, green, blue = _sixths(THREE - shift), _sixths(FIVE - shift), _sixths(ONE - shift)
     for i in range(n):
         x, y, z = r[i], g[i], b[i]
         top = x if x > y else y
@@ -659,14 +818,12 @@ def _hue(r, g, b, n, turns):
         low = x if x < y else y
         low = low if low < z else z
         delta = top - low
-        over = ONE / (delta if delta > ZERO else ONE)
-        h = FOUR + (x - y) * over
-        h = TWO + (z - x) * over if y == top else h
-        h = (y - z) * over if x == top else h
-        h += shift
-        r[i] = _hue_channel(top, delta, h, FIVE)
-        g[i] = _hue_channel(top, delta, h, THREE)
-        b[i] = _hue_channel(top, delta, h, ONE)
+        q = FOUR * delta + (x - y)
+        q = TWO * delta + (z - x) if y == top else q
+        q = y - z if x == top else q
+        r[i] = _hue_channel(top, delta, q, red)
+        g[i] = _hue_channel(top, delta, q, green)
+        b[i] = _hue_channel(top, delta, q, blue)
 
 
 @_kernel
@@ -758,20 +915,24 @@ def _posterize(v, n, bits, style):
 
 
 @_kernel
-def _permute(buffer, at, plane, n, channels, arguments, kept):
+def _permute(chain, at, n, arguments):
+    kept = _floats(chain.table)
     for i in range(n):
-        for c in range(channels):
-            kept[c] = buffer[at + c * plane + i]
-        for c in range(channels):
-            buffer[at + c * plane + i] = kept[np.int64(arguments[c])]
+        for c in range(chain.channels):
+            kept[c] = _floats(at + 4 * c * chain.plane)[i]
+        for c in range(chain.channels):
+            _floats(at + 4 * c * chain.plane)[i] = kept[np.int64(arguments[c])]
 
 
 @_kernel
-def _look_up(buffer, at, plane, n, channels, table, rounding):
-    for c in range(channels):
-        v, levels = buffer[at + c * plane : at + c * plane + n], table[c]
-        for i in range(n):
-            v[i] = levels[np.int64(_clamp(v[i] * LEVELS + rounding, ZERO, LEVELS))]
+def _level_index(value, rounding):
+    return np.int64(_clamp(value * LEVELS + rounding, ZERO, LEVELS))
+
+
+@_kernel
+def _look_up(v, n, levels, rounding):
+    for i in range(n):
+        v[i] = levels[_level_index(v[i], rounding)]
 
 
 # Covers.
@@ -789,13 +950,13 @@ def _philox(c0, c1, c2, c3, k0, k1):
 
 
 @_kernel
-def _random_words(words, n, block, key, position, epoch):
-    """Fill the first three words of ``n`` blocks from ``block`` on."""
+def _random_words(words, pitch, n, block, key, position, epoch):
+    """Fill the first three words of ``n`` blocks from ``block`` on, each into a row of its own."""
     low, high = np.uint32(position & 0xFFFFFFFF), np.uint32((position >> 32) & 0xFFFFFFFF)
-    a, b, c = words[0, :n], words[1, :n], words[2, :n]
+    k0, k1 = key[0], key[1]
     for i in range(n):
         first = np.uint32(np.uint32(block) + np.uint32(i))
-        a[i], b[i], c[i] = _philox(first, low, high, np.uint32(epoch), key[0], key[1])
+        words[i], words[pitch + i], words[2 * pitch + i] = _philox(first, low, high, np.uint32(epoch), k0, k1)
 
 
 @_kernel
@@ -822,108 +983,124 @@ def _normal(word0, word1):
 
 
 @_kernel
-def _erase(buffer, at, plane, width, top, rows, channels, arguments, height, key, position, epoch, words):
-    """Erase what lies of the box in the tile of ``rows`` rows from ``top`` on."""
-    left, right = max(np.int64(arguments[1]), 0), min(np.int64(arguments[3]), width)
-    n = right - left
-    if n <= 0:
-        return
-    for y in range(max(np.int64(arguments[0]), top), min(np.int64(arguments[2]), top + rows)):
-        for c in range(channels):
-            start = at + c * plane + (y - top) * width + left
-            v = buffer[start : start + n]
-            if arguments[4] == ZERO:
-                for i in range(n):
-                    v[i] = arguments[5 + c]
-            else:
-                _random_words(words, n, NOISE_BLOCK + (c * height + y) * width + left, key, position, epoch)
-                for i in range(n):
-                    v[i] = _normal(words[0, i], words[1, i])
+def _add_normal(v, n, words, pitch, mean, sigma):
+    for i in range(n):
+        v[i] += mean + sigma * _normal(words[i], words[pitch + i])
 
 
 @_kernel
-def _noise(buffer, at, plane, width, top, rows, channels, arguments, height, key, position, epoch, words):
-    mean, sigma, clamp = arguments[0], arguments[1], arguments[2] != ZERO
-    a, b = words[0, :width], words[1, :width]
+def _erase(chain, at, top, rows, arguments, key):
+    """Erase what lies of the box in the tile of ``rows`` rows from ``top`` on."""
+    width = chain.width
+    left, right = max(np.int64(arguments[1]), 0), min(np.int64(arguments[3]), width)
+    n, words = right - left, _words(chain.random)
+    if n <= 0:
+        return
+    for y in range(max(np.int64(arguments[0]), top), min(np.int64(arguments[2]), top + rows)):
+        for c in range(chain.channels):
+            v = _floats(at + 4 * (c * chain.plane + (y - top) * width + left))
+            noisy = arguments[4] != ZERO
+            value = ZERO if noisy else arguments[5 + c]
+            for i in range(n):
+                v[i] = value
+            if noisy:
+                block = NOISE_BLOCK + (c * chain.height + y) * width + left
+                _random_words(words, width, n, block, key, chain.position, chain.epoch)
+                _add_normal(v, n, words, width, ZERO, ONE)
+
+
+@_kernel
+def _noise(chain, at, top, rows, arguments, key):
+    width, words = chain.width, _words(chain.random)
     for y in range(rows):
-        for c in range(channels):
-            v = buffer[at + c * plane + y * width : at + c * plane + (y + 1) * width]
-            _random_words(words, width, NOISE_BLOCK + (c * height + top + y) * width, key, position, epoch)
-            for i in range(width):
-                v[i] += mean + sigma * _normal(a[i], b[i])
-            if clamp:
+        for c in range(chain.channels):
+            v = _floats(at + 4 * (c * chain.plane + y * width))
+            block = NOISE_BLOCK + (c * chain.height + top + y) * width
+            _random_words(words, width, width, block, key, chain.position, chain.epoch)
+            _add_normal(v, width, words, width, arguments[0], arguments[1])
+            if arguments[2] != ZERO:
                 for i in range(width):
                     v[i] = _unit(v[i])
 
 
 @_kernel
-def _salt_pepper(buffer, at, plane, width, top, rows, channels, arguments, height, key, position, epoch, words):
-    amount, salt, shared = arguments[0], arguments[1], arguments[2] != ZERO
+def _salt_pepper(chain, at, top, rows, arguments, key):
+    width, words = chain.width, _words(chain.random)
+    amount, salt, shared = np.float64(arguments[0]), np.float64(arguments[1]), arguments[2] != ZERO
     for y in range(rows):
-        for c in range(channels):
-            v = buffer[at + c * plane + y * width : at + c * plane + (y + 1) * width]
+        for c in range(chain.channels):
+            v = _floats(at + 4 * (c * chain.plane + y * width))
             if c == 0 or not shared:
-                _random_words(words, width, NOISE_BLOCK + (c * height + top + y) * width, key, position, epoch)
+                block = NOISE_BLOCK + (c * chain.height + top + y) * width
+                _random_words(words, width, width, block, key, chain.position, chain.epoch)
             for i in range(width):
-                if np.float64(words[1, i]) * 2.0**-32 < np.float64(amount):
-                    v[i] = ONE if np.float64(words[2, i]) * 2.0**-32 < np.float64(salt) else ZERO
+                if np.float64(words[width + i]) * 2.0**-32 < amount:
+                    v[i] = ONE if np.float64(words[2 * width + i]) * 2.0**-32 < salt else ZERO
 
 
 # Statistics.
 
 
 @_reduction
-def _grey_sum(buffer, at, plane, n, channels):
+def _grey_sum(r, g, b, n):
     """Return the sum of grey values of a tile; float32 within it, since a tile is short."""
+    _wide()
     total = ZERO
-    if channels == 3:
-        r, g, b = buffer[at : at + n], buffer[at + plane : at + plane + n], buffer[at + 2 * plane : at + 2 * plane + n]
-        for i in range(n):
-            total += f32(0.299) * r[i] + f32(0.587) * g[i] + f32(0.114) * b[i]
-        return total
-    for c in range(channels):
-        v = buffer[at + c * plane : at + c * plane + n]
-        for i in range(n):
-            total += v[i]
-    return total / f32(channels)
+    for i in range(n):
+        total += f32(0.299) * r[i] + f32(0.587) * g[i] + f32(0.114) * b[i]
+    return total
+
+
+@_reduction
+def _sum(v, n):
+    total = ZERO
+    for i in range(n):
+        total += v[i]
+    return total
 
 
 @_kernel
-def _extremes(buffer, at, plane, n, channels, statistic):
-    for c in range(channels):
-        v = buffer[at + c * plane : at + c * plane + n]
-        low, high = f32(statistic[c, 0]), f32(statistic[c, 1])
-        for i in range(n):
-            x = v[i]
-            low = x if x < low else low
-            high = x if x > high else high
-        statistic[c, 0], statistic[c, 1] = low, high
+def _extremes(v, n, statistic):
+    low, high = f32(statistic[0]), f32(statistic[1])
+    for i in range(n):
+        x = v[i]
+        low = x if x < low else low
+        high = x if x > high else high
+    statistic[0], statistic[1] = low, high
 
 
 @_kernel
-def _count_levels(buffer, at, plane, n, channels, histogram, rounding):
-    for c in range(channels):
-        v, counts = buffer[at + c * plane : at + c * plane + n], histogram[c]
-        for i in range(n):
-            counts[np.int64(_clamp(v[i] * LEVELS + rounding, ZERO, LEVELS))] += 1
+def _count_levels(v, n, counts, rounding):
+    for i in range(n):
+        counts[_level_index(v[i], rounding)] += 1
 
 
-@_inlined
-def _begin_statistic(code, statistic, histogram):
-    statistic[:, 0] = np.inf if code == AUTOCONTRAST else 0.0
-    statistic[:, 1] = -np.inf
+@_kernel
+def _begin_statistic(chain, code):
+    statistic, histogram = _doubles(chain.statistic), _longs(chain.histogram)
+    for c in range(chain.channels):
+        statistic[2 * c] = np.inf if code == AUTOCONTRAST else 0.0
+        statistic[2 * c + 1] = -np.inf
     if code == EQUALIZE:
-        histogram[:] = 0
+        for i in range(256 * chain.channels):
+            histogram[i] = 0
 
 
-@_inlined
-def _gather_statistic(code, arguments, buffer, at, plane, n, channels, statistic, histogram):
-    if code == CONTRAST:
-        statistic[0, 0] += _grey_sum(buffer, at, plane, n, channels)
-    elif code == AUTOCONTRAST:
-        _extremes(buffer, at, plane, n, channels, statistic)
-    elif code == EQUALIZE:
-        _count_levels(buffer, at, plane, n, channels, histogram, HALF if arguments[0] != ZERO else ZERO)
+@_kernel
+def _gather_statistic(chain, code, arguments, at, n):
+    """Add a tile to the statistic that an operation needs."""
+    step, statistic = 4 * chain.plane, _doubles(chain.statistic)
+    if code == CONTRAST and chain.channels == 3:
+        statistic[0] += _grey_sum(_floats(at), _floats(at + step), _floats(at + 2 * step), n)
+        return
+    for c in range(chain.channels):
+        v = _floats(at + c * step)
+        if code == CONTRAST:
+            statistic[0] += _sum(v, n) / f32(chain.channels)
+        elif code == AUTOCONTRAST:
+            _extremes(v, n, _doubles(chain.statistic + 16 * c))
+        elif code == EQUALIZE:
+            _count_levels(v, n, _longs(chain.histogram + 2048 * c), HALF if arguments[0] != ZERO else ZERO)
 
 
 @_kernel
@@ -934,37 +1111,41 @@ def _equalizing_levels(table, counts, pixels):
         last -= 1
     step = (pixels - counts[last]) // 255
     if step == 0:
-        return False
+        return 0
     total = 0
     for level in range(256):
         table[level] = f32(min((total + step // 2) // step, 255)) * PER_LEVEL
         total += counts[level]
     table[0] = ZERO
-    return True
+    return 1
 
 
 @_kernel
-def _resolve(code, arguments, resolved, statistic, histogram, table, pixels, channels, changes):
-    """Turn an operation whose statistic is known into one that needs none; return its code."""
+def _resolve(chain, code, arguments):
+    """Turn an operation whose statistic is known into one that needs none; return its code, or 0."""
+    channels, pixels = chain.channels, chain.height * chain.width
+    resolved, statistic = _floats(chain.resolved), _doubles(chain.statistic)
     if code == CONTRAST:
         factor = arguments[0]
         resolved[0] = arguments[1]
         for c in range(channels):
             resolved[1 + c] = factor
-            resolved[1 + channels + c] = f32((1.0 - factor) * (statistic[0, 0] / pixels))
+            resolved[1 + channels + c] = f32((1.0 - factor) * (statistic[0] / pixels))
         return SCALE
     if code == AUTOCONTRAST:
         kornia = arguments[0] == ZERO
         resolved[0] = arguments[1] if kornia else ONE
         for c in range(channels):
-            low, spread = statistic[c, 0], statistic[c, 1] - statistic[c, 0]
+            low, spread = statistic[2 * c], statistic[2 * c + 1] - statistic[2 * c]
             stays = not kornia and spread <= 0.0
             resolved[1 + c] = ONE if stays else f32(1.0 / (spread + 1e-6 if kornia else spread))
             resolved[1 + channels + c] = ZERO if stays else f32(low)
         return STRETCH
     if code == EQUALIZE:
+        resolved[0] = arguments[0]
         for c in range(channels):
-            changes[c] = _equalizing_levels(table[c], histogram[c], pixels)
+            table, counts = _floats(chain.table + 1024 * c), _longs(chain.histogram + 2048 * c)
+            _longs(chain.changes)[c] = _equalizing_levels(table, counts, pixels)
         return LOOK_UP
     return 0
 
@@ -972,27 +1153,29 @@ def _resolve(code, arguments, resolved, statistic, histogram, table, pixels, cha
 @_kernel
 def _sharpen_plane(v, height, width, factor, rounded, rows):
     """Sharpen one plane in place; ``rows`` keeps the two rows above as they were."""
+    n = height * width
     if height < 3 or width < 3:
-        for i in range(height * width):
+        for i in range(n):
             v[i] = _unit(v[i])
         return
     for x in range(width):
-        rows[0, x] = v[x]
+        rows[x] = v[x]
     for y in range(1, height - 1):
-        above, here = rows[(y - 1) & 1, :width], rows[y & 1, :width]
+        above, here, below = ((y - 1) & 1) * width, (y & 1) * width, (y + 1) * width
         for x in range(width):
-            here[x] = v[y * width + x]
-        below, out = v[(y + 1) * width : (y + 2) * width], v[y * width : (y + 1) * width]
+            rows[here + x] = v[y * width + x]
         for x in range(1, width - 1):
-            total = above[x - 1] + above[x] + above[x + 1] + below[x - 1] + below[x] + below[x + 1]
-            blurred = _unit((total + here[x - 1] + FIVE * here[x] + here[x + 1]) * f32(1 / 13))
+            total = rows[above + x - 1] + rows[above + x] + rows[above + x + 1]
+            total += v[below + x - 1] + v[below + x] + v[below + x + 1]
+            value = rows[here + x]
+            blurred = _unit((total + rows[here + x - 1] + FIVE * value + rows[here + x + 1]) * f32(1 / 13))
             if rounded:
                 blurred = np.floor(blurred * LEVELS + HALF) * PER_LEVEL
-            out[x] = _unit(blurred + (here[x] - blurred) * factor)
+            v[y * width + x] = _unit(blurred + (value - blurred) * factor)
     # The outermost pixels keep their place, but take part in the clamp.
     for x in range(width):
         v[x] = _unit(v[x])
-        v[(height - 1) * width + x] = _unit(v[(height - 1) * width + x])
+        v[n - width + x] = _unit(v[n - width + x])
     for y in range(1, height - 1):
         v[y * width] = _unit(v[y * width])
         v[(y + 1) * width - 1] = _unit(v[(y + 1) * width - 1])
@@ -1002,52 +1185,76 @@ def _sharpen_plane(v, height, width, factor, rounded, rows):
 
 
 @_kernel
-def _apply(
-    code, arguments, buffer, at, plane, width, top, rows, height, channels, key, position, epoch, words, table, changes
-):
-    """Run one operation over a tile of ``rows`` rows from row ``top`` on."""
-    n = rows * width
-    if code == SCALE:
-        _scale(buffer, at, plane, n, channels, arguments)
-    elif code == STRETCH:
-        _stretch(buffer, at, plane, n, channels, arguments)
-    elif code == MATRIX or code == HUE or code == SATURATE:
-        r, g, b = buffer[at : at + n], buffer[at + plane : at + plane + n], buffer[at + 2 * plane : at + 2 * plane + n]
-        if code == MATRIX:
-            _matrix(r, g, b, n, arguments)
-        elif code == HUE:
-            _hue(r, g, b, n, arguments[0])
-        else:
-            _saturate(r, g, b, n, arguments[0])
-    elif code == GAMMA or code == SOLARIZE or code == POSTERIZE:
-        for c in range(channels):
-            v = buffer[at + c * plane : at + c * plane + n]
-            if code == GAMMA:
-                _gamma(v, n, arguments[0], arguments[1])
-            elif code == SOLARIZE:
-                _solarize(v, n, arguments[0], arguments[1])
-            else:
-                _posterize(v, n, arguments[0], arguments[1])
+def _apply(chain, code, arguments, at, top, rows, key):
+    """Run one operation over the tile at an address, of ``rows`` rows from row ``top`` on."""
+    n, step = rows * chain.width, 4 * chain.plane
+    if code == MATRIX:
+        _matrix(_floats(at), _floats(at + step), _floats(at + 2 * step), n, arguments)
+    elif code == HUE:
+        _hue(_floats(at), _floats(at + step), _floats(at + 2 * step), n, arguments[0])
+    elif code == SATURATE:
+        _saturate(_floats(at), _floats(at + step), _floats(at + 2 * step), n, arguments[0])
     elif code == PERMUTE:
-        _permute(buffer, at, plane, n, channels, arguments, table[0])
-    elif code == LOOK_UP:
-        for c in range(channels):
-            if changes[c]:
-                _look_up(buffer, at + c * plane, plane, n, 1, table[c : c + 1], HALF if arguments[0] != ZERO else ZERO)
+        _permute(chain, at, n, arguments)
     elif code == ERASE:
-        _erase(buffer, at, plane, width, top, rows, channels, arguments, height, key, position, epoch, words)
+        _erase(chain, at, top, rows, arguments, key)
     elif code == NOISE:
-        _noise(buffer, at, plane, width, top, rows, channels, arguments, height, key, position, epoch, words)
+        _noise(chain, at, top, rows, arguments, key)
     elif code == SALT_PEPPER:
-        _salt_pepper(buffer, at, plane, width, top, rows, channels, arguments, height, key, position, epoch, words)
+        _salt_pepper(chain, at, top, rows, arguments, key)
+    else:
+        for c in range(chain.channels):
+            _apply_to_plane(chain, code, arguments, _floats(at + c * step), n, c)
 
 
 @_kernel
-def _next_statistic(codes, first, links):
-    k = first
-    while k < links and not CONTRAST <= (codes[k] & CODE_MASK) <= SHARPEN:
+def _apply_to_plane(chain, code, arguments, v, n, c):
+    """Run one of the operations that treat each channel by itself."""
+    clamps = arguments[0] != ZERO
+    if code == SCALE:
+        _scale_plane(v, n, arguments[1 + c], arguments[1 + chain.channels + c], clamps)
+    elif code == STRETCH:
+        _stretch_plane(v, n, arguments[1 + c], arguments[1 + chain.channels + c], clamps)
+    elif code == GAMMA:
+        _gamma(v, n, arguments[0], arguments[1])
+    elif code == SOLARIZE:
+        _solarize(v, n, arguments[0], arguments[1])
+    elif code == POSTERIZE:
+        _posterize(v, n, arguments[0], arguments[1])
+    elif code == LOOK_UP and _longs(chain.changes)[c]:
+        _look_up(v, n, _floats(chain.table + 1024 * c), HALF if clamps else ZERO)
+
+
+@_kernel
+def _next_statistic(chain, first):
+    k, codes = first, _ints(chain.codes)
+    while k < chain.links and not CONTRAST <= (codes[k] & CODE_MASK) <= SHARPEN:
         k += 1
     return k
+
+
+@_kernel
+def _arguments_of(chain, k):
+    return _floats(chain.arguments + 4 * k * chain.argument_count)
+
+
+@_inlined
+def _run_links(chain, first, until, resolved, at, top, rows):
+    """Run links ``first..until-1`` of the chain over a tile, gather the statistic of link ``until``, or store.
+
+    Before them goes operation ``resolved``, where that is not 0.
+    """
+    codes = _ints(chain.codes)
+    for k in range(first - 1, until):
+        if k >= first:
+            key = _words(chain.keys + 8 * (codes[k] >> CODE_BITS))
+            _apply(chain, codes[k] & CODE_MASK, _arguments_of(chain, k), at, top, rows, key)
+        elif resolved != 0:
+            _apply(chain, resolved, _floats(chain.resolved), at, top, rows, _words(chain.keys))
+    if until < chain.links:
+        _gather_statistic(chain, codes[until] & CODE_MASK, _arguments_of(chain, until), at, rows * chain.width)
+    elif chain.stores:
+        _store(chain, at, top, rows)
 
 
 # Storing.
@@ -1079,89 +1286,111 @@ def _bfloat_bits(x):
     return np.uint16((np.int32(0x7FC0) if nan else rounded) & np.int32(0xFFFF))
 
 
-@_allocating
-def _store_run(values, n, kind, address, stride):
-    """Store a run of float32 values as the output's dtype, ``stride`` elements apart."""
-    length = (n - 1) * stride + 1
-    if kind == FLOAT32:
-        _store_floats(carray(_float32_pointer(address), (length,)), values, n, stride)
-    elif kind == UINT8:
-        _store_bytes(carray(_uint8_pointer(address), (length,)), values, n, stride)
-    else:
-        _store_halves(carray(_uint16_pointer(address), (length,)), values, n, stride, kind == FLOAT16)
-
-
-# Only a loop whose step is known to be 1 is vectorised.
-@_kernel
-def _store_floats(out, values, n, stride):
-    if stride == 1:
-        for i in range(n):
-            out[i] = values[i]
-    else:
-        for i in range(n):
-            out[i * stride] = values[i]
-
-
 @_kernel
 def _byte(value):
     return np.uint8(np.int32(_clamp(np.rint(value * LEVELS), ZERO, LEVELS)))
 
 
+# Only a loop whose step is known to be 1 is vectorised.
 @_kernel
-def _store_bytes(out, values, n, stride):
-    if stride == 1:
+def _convert(to, step, values, n, kind):
+    """Write float32 values in the output's dtype to an address, ``step`` elements apart."""
+    floats, bytes_, halves = _floats(to), _bytes(to), _halves(to)
+    if kind == FLOAT32 and step == 1:
         for i in range(n):
-            out[i] = _byte(values[i])
+            floats[i] = values[i]
+    elif kind == FLOAT32:
+        for i in range(n):
+            floats[i * step] = values[i]
+    elif kind == UINT8 and step == 1:
+        for i in range(n):
+            bytes_[i] = _byte(values[i])
+    elif kind == UINT8:
+        for i in range(n):
+            bytes_[i * step] = _byte(values[i])
+    elif kind == FLOAT16 and step == 1:
+        for i in range(n):
+            halves[i] = _half_bits(values[i])
+    elif kind == BFLOAT16 and step == 1:
+        for i in range(n):
+            halves[i] = _bfloat_bits(values[i])
     else:
         for i in range(n):
-            out[i * stride] = _byte(values[i])
+            halves[i * step] = _half_bits(values[i]) if kind == FLOAT16 else _bfloat_bits(values[i])
 
 
 @_kernel
-def _store_halves(out, values, n, stride, half):
-    if half and stride == 1:
-        for i in range(n):
-            out[i] = _half_bits(values[i])
-    elif stride == 1:
-        for i in range(n):
-            out[i] = _bfloat_bits(values[i])
-    else:
-        for i in range(n):
-            out[i * stride] = _half_bits(values[i]) if half else _bfloat_bits(values[i])
-
-
-@_allocating
-def _store(buffer, at, plane, width, top, rows, channels, kind, address, strides, itemsize):
-    """Store a tile; ``strides`` are the output's, in elements, of channel, row and column."""
-    for c in range(channels):
-        for y in range(rows):
-            start = at + c * plane + y * width
-            to = address + (c * strides[0] + (top + y) * strides[1]) * itemsize
-            _store_run(buffer[start : start + width], width, kind, to, strides[2])
-
-
-# A pass.
-
-
-@_inlined
-def _is_identity_or_shift(m):
-    """Return whether a homography only mirrors and shifts by whole pixels."""
-    if m[2, 0] != 0.0 or m[2, 1] != 0.0 or m[0, 1] != 0.0 or m[1, 0] != 0.0 or m[2, 2] != 1.0:
-        return False
-    whole = abs(m[0, 0]) == 1.0 and abs(m[1, 1]) == 1.0
-    return whole and m[0, 2] == math.floor(m[0, 2]) and m[1, 2] == math.floor(m[1, 2])
+def _stream(to, source, size):
+    """Copy bytes past the caches; those that do not fill a cache line go through them."""
+    head = min(-to & 63, size)
+    lines = (size - head) >> 6
+    _copy_bytes(_bytes(to), _bytes(source), head)
+    for i in range(lines):
+        _stream_line(to + head + 64 * i, source + head + 64 * i)
+    done = head + 64 * lines
+    _copy_bytes(_bytes(to + done), _bytes(source + done), size - done)
 
 
 @_kernel
-def _source_extent(m, height, width, axis):
-    """Return the smallest and largest source coordinate of an output along an axis, infinite where unbounded."""
+def _copy_bytes(to, source, n):
+    for i in range(n):
+        to[i] = source[i]
+
+
+@_kernel
+def _store(chain, at, top, rows):
+    """Store a tile, in runs of memory as long as the output's layout allows."""
+    width, size = chain.width, chain.itemsize
+    channel_step, row_step, column_step = chain.channel_step, chain.row_step, chain.column_step
+    whole = row_step == width * column_step
+    count, length = (1, rows * width) if whole else (rows, width)
+    mixed = chain.streams and whole and channel_step == 1 and column_step == chain.channels
+    for c in range(chain.channels):
+        for run in range(count):
+            values = at + 4 * (c * chain.plane + run * length)
+            to = chain.output + (c * channel_step + (top + run) * row_step) * size
+            if mixed:
+                _convert(chain.line + c * size, column_step, _floats(values), length, chain.kind)
+            elif not chain.streams or column_step != 1:
+                _convert(to, column_step, _floats(values), length, chain.kind)
+            elif chain.kind == FLOAT32:
+                _stream(to, values, 4 * length)
+            else:
+                _convert(chain.line, ONCE, _floats(values), length, chain.kind)
+                _stream(to, chain.line, length * size)
+    if mixed:
+        _stream(chain.output + top * row_step * size, chain.line, rows * width * column_step * size)
+
+
+# A pass over one sample.
+
+
+@_kernel
+def _is_straight(warp):
+    """Return whether rows and columns stay rows and columns."""
+    return warp.m20 == 0.0 and warp.m21 == 0.0 and warp.m01 == 0.0 and warp.m10 == 0.0
+
+
+@_kernel
+def _is_whole(warp):
+    """Return whether a homography that keeps rows and columns only mirrors and shifts by whole pixels."""
+    whole = abs(warp.m00) == 1.0 and abs(warp.m11) == 1.0 and warp.m22 == 1.0
+    return whole and warp.m02 == math.floor(warp.m02) and warp.m12 == math.floor(warp.m12)
+
+
+@_kernel
+def _source_extent(m0, m1, m2, warp):
+    """Return the smallest and largest source coordinate of an output along an axis, infinite where unbounded.
+
+    ``m0`` to ``m2`` is the row of the homography that makes the coordinate.
+    """
     low, high = np.inf, -np.inf
     for corner in range(4):
-        x, y = (corner & 1) * (width - 1.0), (corner >> 1) * (height - 1.0)
-        w = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+        x, y = (corner & 1) * (warp.width - 1.0), (corner >> 1) * (warp.height - 1.0)
+        w = warp.m20 * x + warp.m21 * y + warp.m22
         if not w > 1e-9:
             return -np.inf, np.inf
-        value = (m[axis, 0] * x + m[axis, 1] * y + m[axis, 2]) / w
+        value = (m0 * x + m1 * y + m2) / w
         if not abs(value) < 1e9:
             return -np.inf, np.inf
         low, high = min(low, value), max(high, value)
@@ -1169,16 +1398,15 @@ def _source_extent(m, height, width, axis):
 
 
 @_kernel
-def _window(m, height, width, axis, low, high, rule, radius):
+def _window(extent, low, high, rule, radius):
     """Return legal coordinates, and begin and end of the source pixels that are needed, along an axis.
 
     ``low..high`` are the centres of the canvas's outermost pixels.
     """
     reach = radius + 1.0 if rule == FILL else 0.0
     begin, end = low - reach, high + reach
-    from_, to = _source_extent(m, height, width, axis)
     # What rounding in float32 could add at the edges of the window.
-    from_, to = from_ - 0.01, to + 0.01
+    from_, to = extent[0] - 0.01, extent[1] + 0.01
     if rule >= REFLECT and (from_ < low or to > high):
         from_, to = low, high
     from_, to = min(max(from_, begin), end), max(min(to, end), begin)
@@ -1186,18 +1414,11 @@ def _window(m, height, width, axis, low, high, rule, radius):
     return from_, to, math.floor(from_) - margin, math.floor(to) + margin + 1
 
 
-@_inlined
-def _map_integers(columns, n, scale, offset, extent, low, high, outer, inner):
-    """Fill the source index of each output pixel of a whole-pixel move, or -1 for the fill value."""
-    for j in range(n):
-        columns[j] = _source_index(np.int64(scale) * j + np.int64(offset), extent, low, high, outer, inner)
-
-
 @_kernel
-def _fill_word(fill):
+def _fill_word(fill, channels):
     """Return the packed fill value, and whether bytes hold it exactly."""
     word = np.uint32(0)
-    for c in range(len(fill)):
+    for c in range(channels):
         level = fill[c] * LEVELS
         if not (0 <= level <= 255 and abs(level - np.rint(level)) < f32(1e-3)):
             return word, False
@@ -1205,444 +1426,194 @@ def _fill_word(fill):
     return word, True
 
 
-# A pass over one sample.
-
-COPY, SEPARABLE, GENERAL, WIDE = 0, 1, 2, 3
-
-# What a pass reads: an image as bytes or as floats, with its strides in elements, and the factor to [0, 1].
-Source = namedtuple("Source", "bytes floats is_bytes scale strides height width")
-# How it is resampled: by ``method``, from a window of it in ``words`` or ``planes``.
-Warp = namedtuple(
-    "Warp",
-    "method is_plain filter rule matrix radius window bounds spans rows columns words planes pitch plane is_words "
-    "taps_x taps_y starts_x weights_x starts_y weights_y ring ring_ids xs ys offsets word_taps float_taps fill",
-)
-
-
-@_inlined
-def _method(m, filter_):
-    """Return how to resample: copy whole pixels, rows then columns, four taps anywhere, or many."""
-    if _is_identity_or_shift(m):
-        return COPY
-    straight = m[2, 0] == 0.0 and m[2, 1] == 0.0 and m[0, 1] == 0.0 and m[1, 0] == 0.0
-    if straight and filter_ >= BILINEAR:
-        return SEPARABLE
-    return WIDE if filter_ == TENT else GENERAL
-
-
-@_allocating
-def _plan_warp(source, channels, m, size, filter_, radius, rule, fill, canvas, inner, words, planes):
-    """Return how a pass resamples its source, with the window packed where one is needed."""
-    height, width = size[0], size[1]
-    if filter_ == TENT and radius[0] <= 1.0 and radius[1] <= 1.0:
+@_kernel
+def _choose_method(warp, filter_, radius_x, radius_y):
+    """Fill the filter, its taps and the way to resample."""
+    if filter_ == TENT and radius_x <= 1.0 and radius_y <= 1.0:
         # Where nothing shrinks, the tent is that of bilinear interpolation.
         filter_ = BILINEAR
-    method = _method(m, filter_)
     tent = filter_ == TENT
-    taps_x, taps_y, spare = 2, 2, np.int64(4)
-    window, bounds, spans = np.empty(4, np.int64), np.empty(4, np.float32), np.empty(4, np.float32)
-    reach = np.empty(2, np.float32)
-    for axis in range(2):
-        reach[axis] = f32(radius[axis]) if tent else ONE
-    if tent:
-        taps_x, taps_y = np.int64(TWO * reach[0]) + 1, np.int64(TWO * reach[1]) + 1
-        spare = max(taps_x, taps_y) + 1
-    pitch, plane, is_words = np.int64(0), np.int64(0), False
-    if method == COPY:
-        rows, columns = np.empty(height, np.int64), np.empty(width, np.int64)
-        _map_integers(columns, width, m[0, 0], m[0, 2], source.width, canvas[0], canvas[2], rule, inner)
-        _map_integers(rows, height, m[1, 1], m[1, 2], source.height, canvas[1], canvas[3], rule, inner)
+    warp.filter = filter_
+    warp.radius_x, warp.radius_y = f32(radius_x) if tent else ONE, f32(radius_y) if tent else ONE
+    warp.taps_x = np.int64(TWO * warp.radius_x) + 1 if tent else 2
+    warp.taps_y = np.int64(TWO * warp.radius_y) + 1 if tent else 2
+    if _is_straight(warp) and _is_whole(warp):
+        warp.method = COPY
+    elif _is_straight(warp) and filter_ >= BILINEAR:
+        warp.method = SEPARABLE
     else:
-        for axis in range(2):
-            low, high = float(canvas[axis]), float(canvas[axis + 2] - 1)
-            from_, to, begin, end = _window(m, height, width, axis, low, high, rule, reach[axis])
-            window[2 * axis], window[2 * axis + 1] = begin, end
-            bounds[2 * axis], bounds[2 * axis + 1] = f32(from_ - begin), f32(to - begin)
-            spans[2 * axis], spans[2 * axis + 1] = f32(low - begin), f32(high - begin)
-        columns = np.empty(window[1] - window[0], np.int64)
-        rows = np.empty(window[3] - window[2], np.int64)
-        _index_map(columns, window[0], len(columns), source.width, canvas[0], canvas[2], rule, inner)
-        _index_map(rows, window[2], len(rows), source.height, canvas[1], canvas[3], rule, inner)
-        pitch, plane = len(columns), len(columns) * len(rows)
-        word, is_exact = _fill_word(fill)
-        is_words = source.is_bytes and (channels == 3 or channels == 4) and is_exact
-        if is_words:
-            _pack_words(words, pitch, source.bytes, source.strides, rows, len(rows), columns, pitch, word, channels)
-        elif source.is_bytes:
-            _pack_planes(
-                planes,
-                0,
-                pitch,
-                plane,
-                source.bytes,
-                source.scale,
-                source.strides,
-                rows,
-                len(rows),
-                columns,
-                pitch,
-                fill,
-            )
-        else:
-            _pack_planes(
-                planes,
-                0,
-                pitch,
-                plane,
-                source.floats,
-                source.scale,
-                source.strides,
-                rows,
-                len(rows),
-                columns,
-                pitch,
-                fill,
-            )
-    separable = method == SEPARABLE
-    starts_x, weights_x = np.empty(width, np.int32), np.empty((spare, width), np.float32)
-    starts_y = np.empty(height if separable else width, np.int32)
-    weights_y = np.empty((spare, len(starts_y)), np.float32)
-    ring = np.zeros(taps_y * channels * width if separable else 0, np.float32)
-    ring_ids = np.full(taps_y, -1, np.int64)
-    if separable:
-        w = m[2, 2]
-        x, y = m[0, 2] / w - window[0], m[1, 2] / w - window[2]
-        _axis_taps(starts_x, weights_x, width, m[0, 0] / w, x, taps_x, reach[0], tent, spans[0:2], bounds[0:2], rule)
-        _axis_taps(starts_y, weights_y, height, m[1, 1] / w, y, taps_y, reach[1], tent, spans[2:4], bounds[2:4], rule)
-    is_plain = filter_ > NEAREST and rule <= FILL and m[2, 0] == 0.0 and m[2, 1] == 0.0
-    return Warp(
-        method,
-        is_plain,
-        filter_,
-        rule,
-        m,
-        reach,
-        window,
-        bounds,
-        spans,
-        rows,
-        columns,
-        words,
-        planes,
-        pitch,
-        plane,
-        is_words,
-        taps_x,
-        taps_y,
-        starts_x,
-        weights_x,
-        starts_y,
-        weights_y,
-        ring,
-        ring_ids,
-        np.empty(width, np.float32),
-        np.empty(width, np.float32),
-        np.empty(width, np.int32),
-        np.empty((4, width), np.uint32),
-        np.empty((4, width), np.float32),
-        fill,
-    )
+        warp.method = WIDE if tent else GENERAL
+    affine = warp.m20 == 0.0 and warp.m21 == 0.0
+    plain = affine and warp.rule <= FILL and filter_ > NEAREST and warp.method == GENERAL
+    warp.is_affine = 1 if plain else 0
 
 
-@_inlined
-def _warp_tile(warp, source, channels, buffer, at, plane, width, top, rows):
-    """Resample output rows ``top..top+rows-1`` into a tile."""
+@_kernel
+def _plan_copy(warp, arena, canvas, inner):
+    """Fill the source row and column of each output row and column."""
+    warp.rows, warp.columns = _take(arena, 4 * warp.height), _take(arena, 4 * warp.width)
+    low, high, first, step = np.int64(canvas[0]), np.int64(canvas[2]), np.int64(warp.m02), np.int64(warp.m00)
+    _index_map(_ints(warp.columns), first, step, warp.width, warp.source_width, low, high, warp.rule, inner)
+    low, high, first, step = np.int64(canvas[1]), np.int64(canvas[3]), np.int64(warp.m12), np.int64(warp.m11)
+    _index_map(_ints(warp.rows), first, step, warp.height, warp.source_height, low, high, warp.rule, inner)
+
+
+@_kernel
+def _place_window(warp, arena, canvas, inner):
+    """Choose the window of the source that is needed, and take memory for it; return whether there is enough."""
+    low, high = float(canvas[0]), float(canvas[2] - 1)
+    extent = _source_extent(warp.m00, warp.m01, warp.m02, warp)
+    from_, to, left, right = _window(extent, low, high, warp.rule, warp.radius_x)
+    warp.left, warp.x_low, warp.x_high = left, f32(from_ - left), f32(to - left)
+    warp.left_edge, warp.right_edge = f32(low - left), f32(high - left)
+    low, high = float(canvas[1]), float(canvas[3] - 1)
+    extent = _source_extent(warp.m10, warp.m11, warp.m12, warp)
+    from_, to, top, bottom = _window(extent, low, high, warp.rule, warp.radius_y)
+    warp.top, warp.y_low, warp.y_high = top, f32(from_ - top), f32(to - top)
+    warp.top_edge, warp.bottom_edge = f32(low - top), f32(high - top)
+    warp.pitch, warp.window_height = right - left, bottom - top
+    warp.plane = warp.pitch * warp.window_height
+    warp.rows, warp.columns = _take(arena, 4 * warp.window_height), _take(arena, 4 * warp.pitch)
+    # A pair of taps may begin at the last pixel.
+    warp.packed = _take(arena, 4 * (warp.channels * warp.plane + 2))
+    if arena.next + _taps_size(warp) > arena.end:
+        return False
+    low, high, outer = np.int64(canvas[0]), np.int64(canvas[2]), warp.rule
+    _index_map(_ints(warp.columns), left, ONCE, warp.pitch, warp.source_width, low, high, outer, inner)
+    low, high = np.int64(canvas[1]), np.int64(canvas[3])
+    _index_map(_ints(warp.rows), top, ONCE, warp.window_height, warp.source_height, low, high, outer, inner)
+    return True
+
+
+@_kernel
+def _fill_window(warp):
+    """Pack the window of the source that is needed."""
+    word, is_exact = _fill_word(_floats(warp.fill), warp.channels)
+    if warp.is_bytes and (warp.channels == 3 or warp.channels == 4) and is_exact:
+        warp.is_words = 1
+        _pack_words(warp, warp.window_height, warp.pitch, word)
+    else:
+        warp.is_words = 0
+        _pack_planes(warp, warp.packed, warp.pitch, warp.plane, NONE, warp.window_height, warp.pitch)
+
+
+@_kernel
+def _taps_size(warp):
+    """Return at least the bytes that ``_plan_taps`` takes."""
+    longest = max(warp.width, warp.height)
+    return (48 + 4 * (warp.taps_x + warp.taps_y + 2 + warp.taps_y * warp.channels)) * longest + 8 * warp.taps_y + 1024
+
+
+@_kernel
+def _take_weights(arena, taps, n):
+    """Return the address of weights for ``taps`` taps of ``n`` pixels, and one more which weighs nothing."""
+    address = _take(arena, 4 * (taps + 1) * n)
+    last = _floats(address + 4 * taps * n)
+    for i in range(n):
+        last[i] = ZERO
+    return address
+
+
+@_kernel
+def _plan_taps(warp, arena):
+    """Take the memory that resampling needs, and fill the weights that hold for all rows."""
+    width, height, taps = warp.width, warp.height, warp.taps_y
+    warp.upper, warp.lower = _take(arena, 8 * width), _take(arena, 8 * width)
+    warp.xs, warp.ys, warp.offsets = _take(arena, 4 * width), _take(arena, 4 * width), _take(arena, 4 * width)
+    if warp.method == GENERAL:
+        return
+    n = height if warp.method == SEPARABLE else width
+    warp.starts_x, warp.starts_y = _take(arena, 4 * width), _take(arena, 4 * n)
+    warp.weights_x, warp.weights_y = _take_weights(arena, warp.taps_x, width), _take_weights(arena, taps, n)
+    if warp.method == WIDE:
+        return
+    warp.ring, warp.ring_ids = _take(arena, 4 * taps * warp.channels * width), _take(arena, 8 * taps)
+    ring, ids = _floats(warp.ring), _longs(warp.ring_ids)
+    # A row that weighs nothing is not resampled: what stands in its place must be a number.
+    for i in range(taps * warp.channels * width):
+        ring[i] = ZERO
+    for k in range(taps):
+        ids[k] = -1
+    tent, w, rule = warp.filter == TENT, warp.m22, warp.rule
+    scale, offset, first, last = warp.m00 / w, warp.m02 / w - warp.left, warp.left_edge, warp.right_edge
+    starts, weights, low, high = _ints(warp.starts_x), _floats(warp.weights_x), warp.x_low, warp.x_high
+    _axis_taps(starts, weights, width, scale, offset, warp.taps_x, warp.radius_x, tent, first, last, low, high, rule)
+    scale, offset, first, last = warp.m11 / w, warp.m12 / w - warp.top, warp.top_edge, warp.bottom_edge
+    starts, weights, low, high = _ints(warp.starts_y), _floats(warp.weights_y), warp.y_low, warp.y_high
+    _axis_taps(starts, weights, height, scale, offset, taps, warp.radius_y, tent, first, last, low, high, rule)
+
+
+@_kernel
+def _warp_tile(warp, at, plane, top, rows):
+    """Resample output rows ``top..top+rows-1`` into a tile whose planes are ``plane`` elements apart."""
     if warp.method == COPY:
-        chosen = warp.rows[top : top + rows]
-        if source.is_bytes:
-            _pack_planes(
-                buffer,
-                at,
-                width,
-                plane,
-                source.bytes,
-                source.scale,
-                source.strides,
-                chosen,
-                rows,
-                warp.columns,
-                width,
-                warp.fill,
-            )
-        else:
-            _pack_planes(
-                buffer,
-                at,
-                width,
-                plane,
-                source.floats,
-                source.scale,
-                source.strides,
-                chosen,
-                rows,
-                warp.columns,
-                width,
-                warp.fill,
-            )
+        _pack_planes(warp, at, warp.width, plane, top, rows, warp.width)
         return
     for y in range(top, top + rows):
-        start = at + (y - top) * width
+        to = at + 4 * (y - top) * warp.width
         if warp.method == SEPARABLE:
-            _separable_row(warp, channels, buffer, start, plane, width, y)
-            continue
-        if warp.method == GENERAL and warp.is_plain:
-            _affine_taps(
-                warp.xs,
-                warp.ys,
-                warp.offsets,
-                width,
-                warp.matrix,
-                y,
-                warp.window[0],
-                warp.window[2],
-                warp.bounds,
-                warp.pitch,
-            )
+            _separable_row(warp, to, plane, y)
+        elif warp.is_affine:
+            _affine_taps(warp, y)
+            _bilinear_row(warp, to, plane)
         else:
-            _coordinates(
-                warp.xs,
-                warp.ys,
-                width,
-                warp.matrix,
-                y,
-                warp.window[0],
-                warp.window[2],
-                warp.bounds,
-                warp.spans,
-                warp.rule,
-            )
-            if warp.method == GENERAL and warp.filter > NEAREST:
-                _tap_offsets(warp.xs, warp.ys, warp.offsets, width, warp.pitch)
-        if warp.method == WIDE:
-            _wide_row(warp, channels, buffer, start, plane, width)
-        elif warp.is_words:
-            _warp_words_row(
-                buffer,
-                start,
-                plane,
-                width,
-                warp.words,
-                warp.pitch,
-                channels,
-                warp.filter <= NEAREST,
-                warp.xs,
-                warp.ys,
-                warp.offsets,
-                warp.word_taps,
-            )
-        else:
-            _warp_planes_row(
-                buffer,
-                start,
-                plane,
-                width,
-                warp.planes,
-                warp.pitch,
-                warp.plane,
-                channels,
-                warp.filter <= NEAREST,
-                warp.xs,
-                warp.ys,
-                warp.offsets,
-                warp.float_taps,
-            )
-
-
-@_kernel
-def _separable_row(warp, channels, buffer, start, plane, width, y):
-    """Resample an output row from source rows that are resampled along x once each, and kept in a ring."""
-    size, taps_y = channels * width, warp.taps_y
-    first = np.int64(warp.starts_y[y])
-    for k in range(taps_y):
-        row = first + k
-        slot = row % taps_y
-        if warp.ring_ids[slot] != row and warp.weights_y[k, y] != ZERO:
-            warp.ring_ids[slot] = row
-            into, base = warp.ring[slot * size : (slot + 1) * size], row * warp.pitch
-            if warp.is_words:
-                _resample_words(
-                    into, width, warp.words, base, warp.starts_x, warp.weights_x, warp.taps_x, channels, warp.word_taps
-                )
+            _coordinates(warp, y)
+            if warp.method == WIDE:
+                _wide_row(warp, to, plane)
+            elif warp.filter <= NEAREST:
+                _nearest_offsets(warp)
+                _nearest_row(warp, to, plane)
             else:
-                _resample_planes(
-                    into,
-                    width,
-                    warp.planes,
-                    warp.plane,
-                    base,
-                    warp.starts_x,
-                    warp.weights_x,
-                    warp.taps_x,
-                    channels,
-                    warp.float_taps,
-                )
-    scale = PER_LEVEL if warp.is_words else ONE
-    _sum_rows(buffer, start, plane, width, warp.ring, first, warp.weights_y, y, taps_y, channels, scale)
+                _tap_offsets(warp)
+                _bilinear_row(warp, to, plane)
+
+
+@_inlined
+def _run_pass(warp, chain):
+    """Resample a sample's source and run the chain, tile by tile; once more for each statistic in it."""
+    height, width, codes = chain.height, chain.width, _ints(chain.codes)
+    tile_rows = max(1, TILE // width)
+    first, resolved = NONE, NONE
+    while True:
+        until = _next_statistic(chain, first)
+        if until < chain.links:
+            _begin_statistic(chain, codes[until] & CODE_MASK)
+        for top in range(0, height, tile_rows):
+            rows = min(tile_rows, height - top)
+            at = chain.buffer + (0 if chain.is_tile else 4 * top * width)
+            if first == 0:
+                _warp_tile(warp, at, chain.plane, top, rows)
+            _run_links(chain, first, until, resolved, at, top, rows)
+        if until >= chain.links:
+            return
+        code, arguments = codes[until] & CODE_MASK, _arguments_of(chain, until)
+        if code == SHARPEN:
+            for c in range(chain.channels):
+                plane = _floats(chain.buffer + 4 * c * chain.plane)
+                _sharpen_plane(plane, height, width, arguments[0], arguments[1] != ZERO, _floats(chain.line))
+        resolved = _resolve(chain, code, arguments)
+        first = until + 1
 
 
 @_kernel
-def _wide_row(warp, channels, buffer, start, plane, width):
-    """Resample an output row with a tent that is wider than a pixel."""
-    spans = warp.spans
-    _tent_row_weights(
-        warp.xs, width, warp.starts_x, warp.weights_x, warp.taps_x, warp.radius[0], spans[0], spans[1], warp.rule
-    )
-    _tent_row_weights(
-        warp.ys, width, warp.starts_y, warp.weights_y, warp.taps_y, warp.radius[1], spans[2], spans[3], warp.rule
-    )
-    for i in range(width):
-        warp.offsets[i] = warp.starts_y[i] * np.int32(warp.pitch) + warp.starts_x[i]
-    if warp.is_words:
-        _tent_words_row(
-            buffer,
-            start,
-            plane,
-            width,
-            warp.words,
-            warp.pitch,
-            channels,
-            warp.offsets,
-            warp.weights_x,
-            warp.taps_x,
-            warp.weights_y,
-            warp.taps_y,
-            warp.word_taps,
-        )
-    else:
-        _tent_planes_row(
-            buffer,
-            start,
-            plane,
-            width,
-            warp.planes,
-            warp.pitch,
-            warp.plane,
-            channels,
-            warp.offsets,
-            warp.weights_x,
-            warp.taps_x,
-            warp.weights_y,
-            warp.taps_y,
-            warp.float_taps,
-        )
+def _take_scratch(chain, arena, widest):
+    """Take the memory that a chain needs for outputs of any of the widths."""
+    channels = chain.channels
+    # A tile in the output's dtype, or two rows of a plane.
+    chain.line = _take(arena, 4 * max(channels * max(TILE, widest), 2 * widest))
+    chain.random = _take(arena, 12 * widest)
+    chain.table, chain.changes = _take(arena, 1024 * channels), _take(arena, 8 * channels)
+    chain.statistic, chain.histogram = _take(arena, 16 * channels), _take(arena, 2048 * channels)
+    chain.resolved = _take(arena, 4 * chain.argument_count)
 
 
-# Where a chain runs, and where its result is stored; ``address`` and ``strides`` are the output's, in elements.
-Target = namedtuple("Target", "buffer plane is_tile stores kind address strides itemsize")
-# What the chain's operations need beside their arguments.
-Chain = namedtuple("Chain", "codes arguments links keys position epoch")
-Scratch = namedtuple("Scratch", "random table changes statistic histogram resolved")
-
-
-@_inlined
-def _run_links(chain, scratch, first, until, target, at, width, top, rows, height, channels):
-    """Run links ``first..until-1`` of the chain over a tile, gather the statistic of link ``until``, or store."""
-    for k in range(first, until):
-        code, operation = chain.codes[k] & CODE_MASK, chain.codes[k] >> CODE_BITS
-        _apply(
-            code,
-            chain.arguments[k],
-            target.buffer,
-            at,
-            target.plane,
-            width,
-            top,
-            rows,
-            height,
-            channels,
-            chain.keys[operation],
-            chain.position,
-            chain.epoch,
-            scratch.random,
-            scratch.table,
-            scratch.changes,
-        )
-    if until < chain.links:
-        code = chain.codes[until] & CODE_MASK
-        _gather_statistic(
-            code,
-            chain.arguments[until],
-            target.buffer,
-            at,
-            target.plane,
-            rows * width,
-            channels,
-            scratch.statistic,
-            scratch.histogram,
-        )
-    elif target.stores:
-        _store(
-            target.buffer,
-            at,
-            target.plane,
-            width,
-            top,
-            rows,
-            channels,
-            target.kind,
-            target.address,
-            target.strides,
-            target.itemsize,
-        )
-
-
-@_inlined
-def _run_pass(warp, source, chain, scratch, target, channels, height, width):
-    """Resample a sample's source and run the chain, tile by tile; once more for each statistic in it."""
-    rows_per_tile = max(1, TILE // width)
-    until = _next_statistic(chain.codes, 0, chain.links)
-    if until < chain.links:
-        _begin_statistic(chain.codes[until] & CODE_MASK, scratch.statistic, scratch.histogram)
-    for top in range(0, height, rows_per_tile):
-        rows = min(rows_per_tile, height - top)
-        at = 0 if target.is_tile else top * width
-        _warp_tile(warp, source, channels, target.buffer, at, target.plane, width, top, rows)
-        _run_links(chain, scratch, 0, until, target, at, width, top, rows, height, channels)
-    while until < chain.links:
-        k, code, arguments = until, chain.codes[until] & CODE_MASK, chain.arguments[until]
-        if code == SHARPEN:
-            spare = np.empty((2, width), np.float32)
-            for c in range(channels):
-                plane = target.buffer[c * target.plane : c * target.plane + height * width]
-                _sharpen_plane(plane, height, width, arguments[0], arguments[1] != ZERO, spare)
-        resolved = _resolve(
-            code,
-            arguments,
-            scratch.resolved,
-            scratch.statistic,
-            scratch.histogram,
-            scratch.table,
-            height * width,
-            channels,
-            scratch.changes,
-        )
-        until = _next_statistic(chain.codes, k + 1, chain.links)
-        if until < chain.links:
-            _begin_statistic(chain.codes[until] & CODE_MASK, scratch.statistic, scratch.histogram)
-        for top in range(0, height, rows_per_tile):
-            rows = min(rows_per_tile, height - top)
-            at = top * width
-            if resolved != 0:
-                given = arguments if resolved == LOOK_UP else scratch.resolved
-                _apply(
-                    resolved,
-                    given,
-                    target.buffer,
-                    at,
-                    target.plane,
-                    width,
-                    top,
-                    rows,
-                    height,
-                    channels,
-                    chain.keys[0],
-                    chain.position,
-                    chain.epoch,
-                    scratch.random,
-                    scratch.table,
-                    scratch.changes,
-                )
-            _run_links(chain, scratch, k + 1, until, target, at, width, top, rows, height, channels)
+@_kernel
+def _place_chain(chain, final, tile, work):
+    """Choose where the chain of a pass runs: in one tile, or over the whole result."""
+    chain.stores = 1 if final else 0
+    chain.is_tile = 1 if final and _next_statistic(chain, NONE) == chain.links else 0
+    chain.buffer = tile if chain.is_tile else work
+    chain.plane = max(1, TILE // chain.width) * chain.width if chain.is_tile else chain.height * chain.width
 
 
 @_entry
@@ -1657,6 +1628,7 @@ def run_samples(
     outputs,
     output_strides,
     output_kind,
+    streams,
     passes,
     size,
     matrix,
@@ -1672,90 +1644,67 @@ def run_samples(
     keys,
     positions,
     epoch,
-    floats,
-    words,
+    warps,
+    chains,
+    arenas,
 ):
-    """Compute the output of samples ``first..last-1``.
+    """Compute the output of samples ``first..last-1``; return whether the scratch memory sufficed.
 
     Images and outputs are addresses, with height and width, and strides of channel, row and column in elements; kinds
-    are UINT8, FLOAT32 and so on. From ``passes`` to ``epoch`` see :class:`torchaug_gen.augment.tables.Tables`. Scratch
-    memory: ``floats`` holds twice the largest result of a pass, then the largest window of planes; ``words`` the
-    largest window of packed words.
+    are UINT8, FLOAT32 and so on. With ``streams`` the output is written past the caches. From ``passes`` to ``epoch``
+    see :class:`torchaug_gen.augment.tables.Tables`. ``warps``, ``chains`` and ``arenas`` hold one record each, of WARP,
+    CHAIN and ARENA.
     """
-    widest = 0
+    warp, chain, arena = warps[0], chains[0], arenas[0]
+    most, widest = np.int64(0), np.int64(0)
     for n in range(first, last):
         for p in range(passes[n]):
-            widest = max(widest, size[n, p, 1])
-    tile = np.empty(channels * max(TILE, widest), np.float32)
-    scratch = Scratch(
-        np.empty((3, widest), np.uint32),
-        np.empty((channels, 256), np.float32),
-        np.empty(channels, np.bool_),
-        np.empty((channels, 2), np.float64),
-        np.empty((channels, 256), np.int64),
-        np.empty(arguments.shape[3], np.float32),
-    )
-    half = _work_size(size, channels)
+            most = max(most, np.int64(size[n, p, 0]) * np.int64(size[n, p, 1]))
+            widest = max(widest, np.int64(size[n, p, 1]))
+    warp.channels = chain.channels = channels
+    chain.argument_count, chain.keys, chain.epoch = arguments.shape[3], keys.ctypes.data, epoch
+    chain.kind, chain.streams = output_kind, streams
+    chain.itemsize = 4 if output_kind == FLOAT32 else 1 if output_kind == UINT8 else 2
+    chain.channel_step, chain.row_step, chain.column_step = output_strides[0], output_strides[1], output_strides[2]
+    _take_scratch(chain, arena, widest)
+    tile = _take(arena, 4 * channels * max(TILE, widest))
+    work = _take(arena, 8 * channels * most)
+    rest = arena.next
     for n in range(first, last):
-        address, is_bytes = sources[n], source_kind == UINT8
-        shape, strides = (
-            (shapes[n, 0], shapes[n, 1]),
-            (source_strides[n, 0], source_strides[n, 1], source_strides[n, 2]),
+        chain.position, chain.output = positions[n], outputs[n]
+        warp.source, warp.is_bytes = sources[n], 1 if source_kind == UINT8 else 0
+        warp.source_height, warp.source_width = shapes[n, 0], shapes[n, 1]
+        warp.channel_step, warp.row_step, warp.column_step = (
+            source_strides[n, 0],
+            source_strides[n, 1],
+            source_strides[n, 2],
         )
         for p in range(passes[n]):
-            height, width = np.int64(size[n, p, 0]), np.int64(size[n, p, 1])
-            extent = (channels - 1) * strides[0] + (shape[0] - 1) * strides[1] + (shape[1] - 1) * strides[2] + 1
-            source = Source(
-                carray(_uint8_pointer(address), (extent,)),
-                carray(_float32_pointer(address), (extent,)),
-                is_bytes,
-                PER_LEVEL if is_bytes else ONE,
-                strides,
-                shape[0],
-                shape[1],
-            )
-            warp = _plan_warp(
-                source,
-                channels,
-                matrix[n, p],
-                (height, width),
-                filters[n, p],
-                radius[n, p],
-                padding[n, p],
-                fill[n, p],
-                canvas[n, p],
-                canvas_padding[n, p],
-                words,
-                floats[2 * half :],
-            )
-            chain = Chain(codes[n, p], arguments[n, p], links[n, p], keys, positions[n], epoch)
-            work = floats[(p & 1) * half : (p & 1) * half + channels * height * width]
-            target = _target(
-                p == passes[n] - 1, channels, height, width, chain, work, tile, outputs[n], output_strides, output_kind
-            )
-            _run_pass(warp, source, chain, scratch, target, channels, height, width)
+            arena.next = rest
+            warp.height = chain.height = size[n, p, 0]
+            warp.width = chain.width = size[n, p, 1]
+            m = matrix[n, p]
+            warp.m00, warp.m01, warp.m02, warp.m10, warp.m11 = m[0, 0], m[0, 1], m[0, 2], m[1, 0], m[1, 1]
+            warp.m12, warp.m20, warp.m21, warp.m22 = m[1, 2], m[2, 0], m[2, 1], m[2, 2]
+            warp.rule, warp.fill = padding[n, p], fill[n, p].ctypes.data
+            _choose_method(warp, filters[n, p], radius[n, p, 0], radius[n, p, 1])
+            here = work + 4 * channels * most * (p & 1)
+            chain.codes, chain.arguments = codes[n, p].ctypes.data, arguments[n, p].ctypes.data
+            chain.links = links[n, p]
+            _place_chain(chain, p == passes[n] - 1, tile, here)
+            inner = canvas_padding[n, p]
+            if warp.method == COPY:
+                _plan_copy(warp, arena, canvas[n, p], inner)
+            elif _place_window(warp, arena, canvas[n, p], inner):
+                _fill_window(warp)
+                _plan_taps(warp, arena)
+            else:
+                return False
+            _run_pass(warp, chain)
             # The next pass reads what this one left.
-            address, is_bytes = work.ctypes.data, False
-            shape, strides = (height, width), (height * width, width, 1)
-
-
-@_kernel
-def _work_size(size, channels):
-    """Return how many floats the largest result of a pass takes."""
-    most = 0
-    for n in range(size.shape[0]):
-        for p in range(size.shape[1]):
-            most = max(most, np.int64(size[n, p, 0]) * np.int64(size[n, p, 1]) * channels)
-    return most
-
-
-@_allocating
-def _target(final, channels, height, width, chain, work, tile, address, strides, kind):
-    """Return where the chain of a pass runs: in the output itself, in one tile, or over the whole result."""
-    itemsize = 4 if kind == FLOAT32 else 1 if kind == UINT8 else 2
-    if final and kind == FLOAT32 and strides[2] == 1 and strides[1] == width:
-        out = carray(_float32_pointer(address), ((channels - 1) * strides[0] + height * width,))
-        return Target(out, strides[0], False, False, kind, address, strides, itemsize)
-    if final and _next_statistic(chain.codes, 0, chain.links) == chain.links:
-        return Target(tile, max(1, TILE // width) * width, True, True, kind, address, strides, itemsize)
-    return Target(work, height * width, False, final, kind, address, strides, itemsize)
+            warp.source, warp.is_bytes = here, 0
+            warp.source_height, warp.source_width = warp.height, warp.width
+            warp.channel_step, warp.row_step, warp.column_step = warp.height * warp.width, warp.width, 1
+    if streams:
+        _finish_streams()
+    return True
