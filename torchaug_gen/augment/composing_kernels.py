@@ -578,7 +578,7 @@ def _paint(state, kind, constants, index, row, channels, codes, arguments):
     """Add the links of a colour or cover operation to the chain."""
     if state[_LEAVES] and _clamps_input(kind, constants):
         _put_scale(arguments[state[_CHAIN]], 1.0, 1.0, 0.0, channels)
-        _link(state, _TO_SCALE, index, codes)
+        _link(state, np.int64(_TO_SCALE), index, codes)
         state[_LEAVES] = 0
     if kind == _JITTER:
         for k in range(4):
@@ -630,7 +630,7 @@ def compose_all(
     step, scratch = maps[0], maps[1]
     most_passes, most_links = codes.shape[1], codes.shape[2]
     for n in range(len(sizes)):
-        p = 0
+        p = np.int64(0)
         state[_HEIGHT], state[_WIDTH], state[_LEAVES] = sizes[n, 0], sizes[n, 1], 0
         _begin(state, matrix[n, p], canvas[n, p], view)
         for index in range(len(kinds)):

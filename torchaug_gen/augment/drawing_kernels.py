@@ -182,7 +182,7 @@ def _try_windows(scales, numbers, key, epoch, position, height, width, is_strict
 @_inner
 def _resized_crop(style, scales, numbers, key, epoch, position, height, width, row):
     """Put top, left, height and width of a RandomResizedCrop into columns 1 to 4."""
-    found, crop_width, crop_height = _try_windows(scales, numbers, key, epoch, position, height, width, False)
+    found, crop_width, crop_height = _try_windows(scales, numbers, key, epoch, position, height, width, np.bool_(False))
     if not found:
         least, most = min(scales[2], scales[3]), max(scales[2], scales[3])
         crop_height, crop_width = height, width
@@ -219,7 +219,7 @@ def _erase(style, scales, numbers, key, epoch, position, height, width, row):
     if style == _KORNIA:
         box_height, box_width = _kornia_box(scales, numbers, height, width)
     else:
-        found, box_height, box_width = _try_windows(scales, numbers, key, epoch, position, height, width, True)
+        found, box_height, box_width = _try_windows(scales, numbers, key, epoch, position, height, width, np.bool_(True))
         if not found:
             row[0] = 0.0
             return
@@ -306,7 +306,7 @@ def _draw_one(kind, constants, ranges, numbers, key, epoch, position, height, wi
     if kind == _PERSPECTIVE:
         _perspective(style, constants[1], numbers, height, width, row)
     elif kind == _CHANNEL_SHUFFLE:
-        _shuffle(row, numbers, 1, channels)
+        _shuffle(row, numbers, np.int64(1), channels)
     elif kind == _CHANNEL_DROPOUT:
         _dropout(row, numbers, channels, int(constants[0]))
     elif kind == _PLANCKIAN:
@@ -349,7 +349,7 @@ def _draw_ranges(kind, constants, ranges, numbers, key, epoch, position, row):
             for k in range(4):
                 row[5 + k] = constants[_ORDER_FIXED + 1 + k]
         else:
-            _shuffle(row, numbers, 5, 4)
+            _shuffle(row, numbers, np.int64(5), np.int64(4))
 
 
 @_entry

@@ -206,7 +206,7 @@ def _scratch_size(tables: Tables, channels: int) -> int:
 @cache
 def _kernel() -> Any:
     """Return the compiled kernel, and say so where that takes time, on a machine's first use."""
-    notice = threading.Timer(1.0, logger.warning, ["compiling the CPU kernels, once for this machine: up to a minute"])
+    notice = threading.Timer(1.0, logger.warning, ["compiling the CPU kernels, once for this machine: about 20 seconds"])
     notice.daemon = True
     notice.start()
     try:
