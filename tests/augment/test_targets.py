@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from torchaug_gen.augment.targets import (
     warp_keypoints,
     warp_masks,
 )
+from torchaug_gen.augment.targets.moving import Target, TargetOptions, move, settle
 
 SEEDS = st.integers(0, 2**32 - 1)
 PADDINGS = list(Padding)
@@ -163,7 +165,7 @@ def test_masks_keep_shape_and_dtype(dtype, fill, shape, kind):
     assert all(map(torch.equal, moved, warp_masks(list(given), warp, fill=fill)))
     strided = given.transpose(-1, -2).contiguous().transpose(-1, -2)
     assert torch.equal(moved, warp_masks(strided, warp, fill=fill))
-    assert torch.equal(moved, masks._read(given.reshape(3, -1, HEIGHT * WIDTH), taps(warp), fill).reshape(shape))
+    assert torch.equal(moved, masks.read_taps(given.reshape(3, -1, HEIGHT * WIDTH), taps(warp), fill).reshape(shape))
 
 
 def taps(warp):
@@ -292,7 +294,7 @@ def test_what_lies_behind_the_horizon_is_cut_off():
         np.linalg.inv(shift(-0.5, -0.5) @ forward @ shift(0.5, 0.5))[None], (40, 500), source=(40, 60)
     )
     given = torch.tensor([[10.0, 5, 20, 10], [15, 5, 50, 10], [35, 0, 50, 40]])
-    (moved,), (keep,), _, (visible,) = warp_boxes([given], warp)
+    (moved,), (keep,), _, (visible,) = warp_boxes([given], warp, fields={})
     assert keep.tolist() == [True, True, False]
     # x / (1 - x / 30) and y / (1 - x / 30): the second box runs off to the right and below.
     torch.testing.assert_close(moved, torch.tensor([[15.0, 7.5, 60, 30], [30, 10, 500, 40]]))
@@ -341,6 +343,77 @@ def test_keypoints_are_those_of_torchvision(name):
     (moved,), _ = warp_keypoints([points], Warp.from_matrix(matrix[None], size, source=SAME), origin=origin)
     assert type(moved) is tv_tensors.KeyPoints and moved.canvas_size == size
     torch.testing.assert_close(torch.Tensor(moved), torch.Tensor(expected), atol=1e-3, rtol=0)
+
+
+def test_boxes_without_known_labels_keep_their_rows():
+    warp = Warp.from_matrix(np.stack([shift(25, 0), flip()]), SAME, source=SAME)
+    boxes = torch.tensor([[0.0, 0, 8, 9], [20, 10, 30, 30], [35, 5, 50, 20]])
+    tensor, ragged = warp_boxes(torch.stack((boxes, boxes)), warp), warp_boxes([boxes, boxes[:2]], warp)
+    assert tensor.keep.tolist() == [[False, True, True], [True] * 3]
+    assert torch.equal(ragged.boxes[0], tensor.boxes[0]) and torch.equal(ragged.keep[0], tensor.keep[0])
+    assert ragged.boxes[0][0].tolist() == [0] * 4 and len(ragged.boxes[1]) == 2 and ragged.fields == {}
+    dropped = warp_boxes([boxes, boxes[:2]], warp, fields={})
+    assert torch.equal(dropped.boxes[0], tensor.boxes[0][1:])
+
+
+def test_fields_of_some_dicts_follow_their_boxes():
+    boxes = torch.tensor([[0.0, 0, 8, 9], [20, 10, 30, 30]])
+    items = [
+        {"boxes": boxes, "labels": "cat", "tracks": [1, 2], 0: "x"},
+        {"boxes": boxes, "labels": torch.tensor(3), "mask": torch.zeros(2, WIDTH)},
+    ]
+    warp = Warp.from_matrix(np.stack([shift(10, 0)] * 2), SAME, source=SAME)
+    # A mask of the whole image that is two pixels high is no mask of two boxes.
+    small = Warp.from_matrix(np.stack([shift(10, 0)] * 2), (2, WIDTH), source=(2, WIDTH))
+    first, second = warp_detection(items, warp)
+    assert first["tracks"] == [2] and first["labels"] == "cat" and first[0] == "x" and "tracks" not in second
+    assert second["labels"] is items[1]["labels"]
+    low = boxes * torch.tensor([1.0, 0.05, 1, 0.05])
+    (_, moved) = warp_detection([items[0] | {"boxes": low}, items[1] | {"boxes": low}], small)
+    assert moved["mask"].shape == (2, WIDTH) and len(moved["boxes"]) == 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.integers(1, 3), st.integers(1, 3))
+def test_passes_of_two_stages_are_those_of_one(seed, first, second):
+    generator = np.random.default_rng(seed)
+    tables, _ = random_tables(generator, 4, first + second)
+    tables.passes[:] = first + second
+    whole = Warp.of(tables)
+
+    def part(begin, end, passes):
+        arrays = (array[:, begin:end] for array in (whole.matrix, whole.sizes, whole.padding, whole.canvas))
+        matrix, sizes, padding, canvas = arrays
+        # What a stage does not use comes last, and must not be used by the next one.
+        return Warp(matrix, np.full(4, passes, np.int32), sizes, padding, canvas, whole.canvas_padding[:, begin:end])
+
+    joined = part(0, first, first).then(part(first, first + second, second))
+    assert all(map(np.array_equal, joined.arrays, whole.arrays))
+    cut = part(0, first, 1).then(part(first, first + second, second))
+    np.testing.assert_array_equal(cut.matrix[:, 1 : 1 + second], whole.matrix[:, first:])
+    np.testing.assert_array_equal(cut.passes, 1 + second)
+    assert np.array_equal(cut.out_sizes, whole.out_sizes)
+
+
+def test_outputs_of_different_sizes_are_moved_apart():
+    sizes = np.array([[10, 20], [30, 12], [10, 20]])
+    warp = Warp.from_matrix(np.stack([shift(3, 0)] * 3), sizes, source=SAME)
+    masks_, options = torch.arange(HEIGHT * WIDTH).reshape(1, HEIGHT, WIDTH).repeat(3, 1, 1), TargetOptions()
+    moved = move(Target("masks", masks_), warp, options)
+    assert [tuple(mask.shape) for mask in moved] == [tuple(size) for size in sizes.tolist()]
+    for mask, (height, width) in zip(moved, sizes.tolist(), strict=True):
+        assert torch.equal(mask, masks_[0, :height, 3 : 3 + width])
+    boxes, keep = settle(Target("boxes", torch.tensor([[[5.0, 2, 22, 25]]]).repeat(3, 1, 1)), warp, options)
+    assert boxes[:, 0].tolist() == [[2, 2, 19, 10], [2, 2, 12, 25], [2, 2, 19, 10]] and keep.all()
+    items = move(Target("boxes", [{"boxes": boxes[0], "labels": [1]}] * 3), warp, options)
+    assert [item["labels"] for item in items] == [[1]] * 3
+
+
+def test_no_samples_have_the_size_of_the_others():
+    warp = Warp.from_matrix(np.zeros((0, 3, 3)), (0, 0), source=SAME)
+    warp = dataclasses.replace(warp, otherwise=(5, 6))
+    assert warp_masks(torch.zeros(0, 3, *SAME), warp).shape == (0, 3, 5, 6)
+    assert warp.then(dataclasses.replace(warp, otherwise=(7, 8))).size == (7, 8)
 
 
 @settings(max_examples=30, deadline=None)

@@ -46,7 +46,8 @@ def fuse(
 
     Flips, crops, resizes, rotations, shears, translations, affine and perspective maps next to each other become one
     homography per sample, and one resampling; colour, noise and erasing follow in the same pass, each sample with its
-    own parameters and its own order. What cannot be fused runs as it is, in its place.
+    own parameters and its own order. What cannot be fused runs as it is, in its place: on the batch, but torchvision's
+    v2 transforms beside targets sample by sample, since that is how they move them.
 
     Args:
         transform: a Kornia module or container, a torchvision v2 transform, a callable on ``(N, C, H, W)`` images,
@@ -59,8 +60,9 @@ def fuse(
         interpolation: ``"nearest"`` or ``"bilinear"`` for all warps; ``None``: as each module does.
         antialias: whether warps antialias where they shrink; ``None``: as each module does.
         box_format: ``"xyxy"``, ``"xywh"`` or ``"cxcywh"``; torchvision's ``BoundingBoxes`` know theirs.
-        min_area: boxes that come out smaller, in pixels, are removed.
-        min_visibility: boxes of which a smaller share remains in the image are removed, in [0, 1].
+        min_area: boxes that come out smaller, in pixels, are gone: removed from dicts with all that belongs to them,
+            zeros in tensors and lists of nothing but boxes.
+        min_visibility: boxes of which a smaller share remains in the image are gone, in [0, 1].
         mask_fill: the value of masks outside of the image, where images are filled.
         keypoint_origin: whether (0, 0) is the ``"centre"`` or the ``"corner"`` of the first pixel.
         keypoints_outside: ``"keep"``, ``"drop"`` or ``"flag"`` keypoints that leave the image.
@@ -182,7 +184,9 @@ class FusedTransform:
                 of them or of dicts that hold them.
             labels: ``(N,)`` int64 or ``(N, K)`` floating, where the program mixes images.
             masks: ``(N, H, W)`` or ``(N, C, H, W)``, or a list; they keep their dtype.
-            boxes: ``(N, M, 4)``, or a list of ``(M, 4)``.
+            boxes: ``(N, M, 4)``, or a list of ``(M, 4)``. Boxes that are gone become zeros, so that labels you keep
+                elsewhere still fit; :attr:`kept` says which remain. To have them removed with their labels, pass
+                dicts as ``targets``, such as ``{"boxes": (M, 4), "labels": (M,)}``.
             keypoints: ``(N, M, 2)`` or ``(N, M, 3)``, or a list of ``(M, 2)`` or ``(M, 3)``.
             seed: 0 ≤ seed < 2⁶⁴.
             epoch: 0 ≤ epoch < 2³².
@@ -190,11 +194,14 @@ class FusedTransform:
             parameters: what :meth:`parameters_for` returned, instead of drawing; seed, epoch and positions are its own.
 
         Returns:
-            The images ``(N, C, h, w)``, or a list where images of different sizes keep theirs; with targets a tuple of
-            images, ``*targets``, labels, masks, boxes and keypoints, as far as they were passed.
+            The images ``(N, C, h, w)``; with targets a tuple of images, ``*targets``, labels, masks, boxes and
+            keypoints, as far as they were passed. A list of images becomes one tensor where the program fixes their
+            size, by a crop or resize to (height, width); it stays a list where the program leaves sizes alone, as
+            flips and rotations do, also where all images happen to have one size.
 
         Raises:
-            ValueError: images of different sizes that do not come out in one, labels or targets that do not fit.
+            ValueError: images that would come out in sizes that the program makes differ, as ``LongestMaxSize`` does;
+                labels or targets that do not fit.
             TypeError: arguments of other types.
         """
         single = isinstance(images, Tensor) and images.ndim == 3
@@ -246,16 +253,31 @@ class FusedTransform:
         Raises:
             ValueError: no call yet, or a stage that may have moved pixels in an unknown way.
         """
-        record = getattr(self._last, "record", None)
-        if record is None:
-            raise ValueError("matrix is that of the last call, and there was none in this thread")
-        return _matrix(self._program, record)
+        return _matrix(self._program, self._recorded("matrix"))
+
+    @property
+    def kept(self) -> dict[str | int, Any]:
+        """Which boxes of this thread's last call remain: ``(N, M)`` bool, or a list of ``(M,)`` bool.
+
+        By the name of the argument, ``"boxes"``, or the number of the positional target. Dicts of boxes are not listed:
+        they have lost their rows. Neither are boxes that the program does not move.
+
+        Raises:
+            ValueError: no call yet.
+        """
+        return dict(self._recorded("kept").kept)
 
     @property
     def inverse(self) -> Tensor:
         """``(N, 3, 3)`` float64: from pixels of the output to pixels of the input; see :attr:`matrix`."""
         inverse: Tensor = torch.linalg.inv(self.matrix)
         return inverse
+
+    def _recorded(self, what: str) -> Record:
+        record: Record | None = getattr(self._last, "record", None)
+        if record is None:
+            raise ValueError(f"{what} is that of the last call, and there was none in this thread")
+        return record
 
     def _part(
         self,

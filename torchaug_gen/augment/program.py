@@ -10,14 +10,15 @@ from torch import Tensor
 
 from torchaug_gen import rng
 from torchaug_gen.augment.augmix import AugMix
-from torchaug_gen.augment.fused import FusedStage, Parameters, sizes_of
+from torchaug_gen.augment.fused import FusedStage, Parameters
 from torchaug_gen.augment.mix import Mix
 from torchaug_gen.augment.mixture import MixtureStage
 from torchaug_gen.augment.opaque import OpaqueStage
-from torchaug_gen.augment.operation import Filter, Opaque, Operation
+from torchaug_gen.augment.operation import Filter, Kind, Opaque, Operation, Size
 from torchaug_gen.augment.reading import Step, read
 from torchaug_gen.augment.rows import Key, Rows, join, only, sizes_text
-from torchaug_gen.augment.targets.moving import Target, TargetOptions, move, warp_of
+from torchaug_gen.augment.targets.checking import check_targets
+from torchaug_gen.augment.targets.moving import Target, TargetOptions, settle, stacked, still, warp_of
 from torchaug_gen.augment.targets.warp import Warp
 from torchaug_gen.batch import Images
 from torchaug_gen.pixels import convert
@@ -37,10 +38,17 @@ class Result(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What a program did: the parameters of each stage, ``None`` where it has none, and each fused one's geometry."""
+    """What a program did.
+
+    Attributes:
+        parameters: of each stage, ``None`` where it has none.
+        warps: each fused stage's geometry.
+        kept: which boxes remain, for columns of nothing but boxes.
+    """
 
     parameters: list[list[Parameters] | None]
     warps: list[Warp]
+    kept: dict[Any, Any]
 
 
 class Program:
@@ -92,6 +100,11 @@ class Program:
         return any(isinstance(stage, Mix) for stage in self.stages)
 
     @property
+    def fixes_size(self) -> bool:
+        """Whether images of all sizes come out in one, as one tensor, or not at all."""
+        return any(isinstance(stage, Mix) or _fixes_size(stage) for stage in self.stages)
+
+    @property
     def num_classes(self) -> int | None:
         """The number of classes that a mixing stage was told, or ``None``."""
         told = (stage.num_classes for stage in self.stages if isinstance(stage, Mix))
@@ -118,17 +131,21 @@ class Program:
             given: parameters of each stage, instead of drawing them.
 
         Returns:
-            Images ``(N, C, H, W)``, or a list where a ragged batch stays ragged, labels, and targets by their names;
-            and what was done.
+            Images ``(N, C, H, W)``, or a list for a list where no stage fixes the size; labels, and targets by their
+            names; and what was done.
 
         Raises:
-            ValueError: real and synthetic sizes that still differ at the end, labels that cannot be mixed, targets that
-                a stage cannot move.
+            ValueError: sizes that still differ at the end, between real and synthetic rows or within a tensor; labels
+                that cannot be mixed, targets that a stage cannot move or that do not have their images' size.
         """
         moved = dict(targets or {})
-        record = Record([], [])
-        _check_masks(parts[0], moved)
-        given_dtype = _dtype_of(parts[0].images)
+        record = Record([], [], {})
+        if any(stage.moves if isinstance(stage, FusedStage) else _touches(stage, moved) for stage in self.stages):
+            check_targets(parts, moved)
+        # What fused stages have done to the images, and nobody to the targets yet: moved through all of them at once,
+        # masks stay sharp, and boxes are measured where they end.
+        pending: Warp | None = None
+        given_dtype, listed = _dtype_of(parts[0].images), not isinstance(parts[0].images, Tensor)
         dtypes = self._dtypes(given_dtype)
         if not isinstance(self.stages[0] if self.stages else None, FusedStage):
             parts = join([_converted(part, dtypes[0]) for part in parts])
@@ -145,13 +162,20 @@ class Program:
                     memory_format=memory_format,
                     given=None if given is None else given[index],
                 )
-                record.warps.append(warp_of(before, tables))
-                moved = {name: Target(t.role, move(t, record.warps[-1], self._targets)) for name, t in moved.items()}
+                record.warps.append(warp_of(before, tables, parts))
+                if stage.moves:
+                    pending = record.warps[-1] if pending is None else pending.then(record.warps[-1])
             elif isinstance(stage, Mix):
                 own_key = key._replace(seed=rng.derive_seed(key.seed, f"mix.{index}"))
                 # What a fused stage has written is nobody else's.
                 ours = index > 0 and isinstance(self.stages[index - 1], FusedStage)
+                moved, pending = self._settled(moved, pending, record), None
                 parts, labels, moved = self._mix(stage, parts, labels, own_key, moved, inplace=ours)
+            elif isinstance(stage, OpaqueStage) and stage.touches(moved):
+                moved = self._settled(moved, pending, record)
+                parts, moved = stage.run_beside(parts, moved, key, index, self._targets)
+                parts = join(parts)
+                pending = still(parts)
             else:
                 if moved and not stage.keeps_places:
                     raise ValueError(
@@ -159,8 +183,34 @@ class Program:
                     )
                 parts = join([stage.run(part, key, index, number) for number, part in enumerate(parts)])
             record.parameters.append(drawn)
-        images = self._delivered(only(parts), given_dtype)
+        moved = self._settled(moved, pending, record)
+        moved = {name: Target(t.role, stacked(t.value, (targets or {})[name].value)) for name, t in moved.items()}
+        images = self._delivered(self._shaped(only(parts), listed), given_dtype)
         return Result(images, labels, {name: target.value for name, target in moved.items()}), record
+
+    def _shaped(self, images: Images, listed: bool) -> Images:
+        """Return a list for a list that no stage brings to one size, also where its images agree by chance."""
+        if listed and isinstance(images, Tensor) and not self.fixes_size:
+            return list(images)
+        if not listed and not isinstance(images, Tensor):
+            opaque = [stage.name for stage in self.stages if not isinstance(stage, FusedStage | Mix)]
+            raise ValueError(
+                f"{' or '.join(opaque)} leaves images of different sizes, {sizes_text(images)}, which make no batch: "
+                "add a crop or resize to a fixed (height, width) behind it, or pass a list of images"
+            )
+        return images
+
+    def _settled(self, targets: dict[Any, Target], pending: Warp | None, record: Record) -> dict[Any, Target]:
+        """Return targets where the images have gone, and note which boxes remain."""
+        if pending is None:
+            return targets
+        settled = {}
+        for name, target in targets.items():
+            value, kept = settle(target, pending, self._targets)
+            settled[name] = Target(target.role, value)
+            if kept is not None:
+                record.kept[name] = kept
+        return settled
 
     def _delivered(self, images: Images, given: torch.dtype) -> Images:
         """Return images in the dtype and memory format asked for, where the last stage could not see to it."""
@@ -267,6 +317,21 @@ def _stages(steps: Sequence[Step], settings: Mapping[str, Any]) -> "list[Stage]"
     return stages
 
 
+def _touches(stage: Stage, targets: Mapping[Any, Target]) -> bool:
+    return isinstance(stage, OpaqueStage) and stage.touches(targets)
+
+
+def _fixes_size(stage: Stage) -> bool:
+    if not isinstance(stage, FusedStage):
+        return False
+    resizing = {Kind.CROP, Kind.RESIZE}
+    return any(
+        operation.kind is Kind.RESIZED_CROP
+        or (operation.kind in resizing and Size(int(operation.constants[0])) is Size.FIXED)
+        for operation in stage.operations
+    )
+
+
 def _converted(part: Rows, dtype: torch.dtype) -> Rows:
     images = part.images
     if isinstance(images, Tensor):
@@ -276,25 +341,6 @@ def _converted(part: Rows, dtype: torch.dtype) -> Rows:
 
 def _dtype_of(images: Images) -> torch.dtype:
     return images.dtype if isinstance(images, Tensor) else images[0].dtype
-
-
-def _check_masks(real: Rows, targets: Mapping[Any, Target]) -> None:
-    """Raise where a mask has another size than its image, whose matrix would put it in a wrong place.
-
-    Those of synthetic rows hold nothing but a fill value.
-    """
-    sizes, rows = sizes_of(real.images).tolist(), real.rows.tolist()
-    for masks in (target.value for target in targets.values() if target.role == "masks"):
-        if isinstance(masks, Tensor):
-            found = [list(masks.shape[-2:])] * len(masks)
-        elif all(isinstance(mask, Tensor) for mask in masks):
-            found = [list(mask.shape[-2:]) for mask in masks]
-        else:
-            continue
-        for size, row in zip(sizes, rows, strict=True):
-            # Too few masks are an error of their own.
-            if row < len(found) and found[row] != size:
-                raise ValueError(f"masks must have the (h, w) of their images, got {found[row]} for {size} at {row}")
 
 
 def _roles(targets: Mapping[Any, Target]) -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -55,6 +57,18 @@ def join(parts: Sequence[Rows]) -> list[Rows]:
         joined[part.rows.to(joined.device)] = images
         positions[part.rows] = part.positions
     return [Rows(joined, torch.arange(n), positions)]
+
+
+def sizes_by_row(parts: Sequence[Rows]) -> npt.NDArray[np.int32]:
+    """Return the height and width of each image, ``(N, 2)``, in the order of their rows."""
+    sizes: list[tuple[int, ...]] = []
+    for part in parts:
+        images = part.images
+        # One for all, rather than a view of each.
+        one = [tuple(images.shape[-2:])] * len(images) if isinstance(images, Tensor) else None
+        sizes += one or [tuple(image.shape[-2:]) for image in images]
+    order = np.argsort(np.concatenate([part.rows.numpy() for part in parts]))
+    return np.array(sizes, np.int32).reshape(-1, 2)[order]
 
 
 def only(parts: Sequence[Rows]) -> Images:

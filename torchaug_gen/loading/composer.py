@@ -127,7 +127,7 @@ class Composer:
 
     def _contained(self, images: Images, container: type) -> Any:
         """Return images as they came: in a list or tuple, unless stages have made one tensor of them."""
-        if container is Tensor or (isinstance(images, Tensor) and self._settings.program.stages):
+        if container is Tensor or (isinstance(images, Tensor) and self._settings.program.fixes_size):
             return images
         return container(images)
 

@@ -81,12 +81,12 @@ def run(
     if not (len(images) and output.numel()):
         return output
     arguments = _arguments(tables, images, output, channels, rows)
-    size = _scratch_size(tables, channels)
+    scratch = _scratch_size(tables, channels)
     kernel = _kernel()
 
     def work(first: int, last: int) -> None:
-        if not kernel(first, last, *arguments, *_scratch.records(size)):
-            raise RuntimeError(f"{size} bytes of scratch memory are too few for samples {first} to {last - 1}")
+        if not kernel(first, last, *arguments, *_scratch.records(scratch)):
+            raise RuntimeError(f"{scratch} bytes of scratch memory are too few for samples {first} to {last - 1}")
 
     spread(len(images), work)
     return output
@@ -200,7 +200,8 @@ def _scratch_size(tables: Tables, channels: int) -> int:
     taps = 2 * radius + 2
     lines = (20 + 2 * taps + taps * channels) * longest
     arguments = tables.arguments.shape[-1]
-    return 4 * (2 * tile + results + window + lines + arguments + 4 * taps) + 4096 * channels + 8192
+    size: int = 4 * (2 * tile + results + window + lines + arguments + 4 * taps) + 4096 * channels + 8192
+    return size
 
 
 @cache

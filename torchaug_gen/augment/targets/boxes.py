@@ -18,7 +18,8 @@ class WarpedBoxes(NamedTuple):
     """What has become of boxes.
 
     Attributes:
-        boxes: as they came: ``(N, M, 4)``, with zeros for boxes that are gone, or a list of those that remain.
+        boxes: as they came: ``(N, M, 4)`` or a list, with zeros for boxes that are gone; beside ``fields`` a list of
+            those that remain.
         keep: which boxes remain: ``(N, M)`` bool, or a list of ``(M_i,)`` bool.
         fields: what was passed along, without the rows of boxes that are gone.
         visible: the share of each box that remains in the image, in [0, 1], shaped as ``keep``.
@@ -53,14 +54,17 @@ def warp_boxes(
         min_area: a box with less area in the output, in pixels, is gone.
         min_visibility: a box of whose moved area a smaller share lies in the output is gone, in [0, 1]. Boxes
             without any area are gone in any case.
-        fields: for lists of boxes, what else has one row for each box, by name: N tensors, arrays or lists.
+        fields: for lists of boxes, what else has one row for each box, by name: N tensors, arrays or lists. These and
+            the boxes lose the rows of boxes that are gone; ``{}`` says that there is nothing else. ``None``: what
+            belongs to the boxes is not known here, so that every row stays and boxes that are gone become zeros:
+            labels that somebody else holds still fit.
 
     Returns:
-        Boxes, which ones remain, and fields. Lists lose the rows of boxes that are gone, for which the number of
-        rows must be known to the host: on CUDA that waits. ``(N, M, 4)`` keeps its rows, and nothing waits.
+        Boxes, which ones remain, and fields. To take rows out of lists, their number must be known to the host: on CUDA
+        that waits. Without ``fields`` nothing waits.
 
     Raises:
-        ValueError: other shapes, an unknown format, a limit out of range, fields that do not fit.
+        ValueError: other shapes, rotated boxes, an unknown format, a limit out of range, fields that do not fit.
     """
     if not min_area >= 0:
         raise ValueError(f"min_area must be at least 0, got {min_area}")
@@ -69,6 +73,7 @@ def warp_boxes(
     if len(boxes) != len(warp):
         raise ValueError(f"boxes must be {len(warp)}, one tensor for each image, got {len(boxes)}")
     if isinstance(boxes, Tensor):
+        _format(boxes, format)
         if fields:
             raise ValueError("fields lose rows only beside a list of boxes; beside (N, M, 4) use the returned keep")
         if boxes.ndim != 3 or boxes.shape[2] != 4:
@@ -78,15 +83,19 @@ def warp_boxes(
         keep, visible = _kept(moved, min_area, min_visibility)
         result = moved.boxes.masked_fill(~keep[:, None], 0).reshape(n, m, 4)
         return WarpedBoxes(tv.like(result, boxes, warp.size), keep.reshape(n, m), {}, visible.reshape(n, m))
-    return _warp_list(list(boxes), warp, format, (min_area, min_visibility), dict(fields or {}))
+    return _warp_list(list(boxes), warp, format, (min_area, min_visibility), fields)
 
 
 def _warp_list(
-    boxes: list[Tensor], warp: Warp, format: str, limits: tuple[float, float], fields: dict[str, Sequence[Any]]
+    boxes: list[Tensor],
+    warp: Warp,
+    format: str,
+    limits: tuple[float, float],
+    fields: Mapping[str, Sequence[Any]] | None,
 ) -> WarpedBoxes:
     flat = [_as_rows(item, n) for n, item in enumerate(boxes)]
     counts = [len(item) for item in flat]
-    _check_fields(fields, counts)
+    _check_fields(fields or {}, counts)
     moved, kept, visible = list(flat), list(flat), list(flat)
     # Boxes of one format, dtype and device are moved together.
     groups: dict[tuple[str, torch.dtype, torch.device], list[int]] = {}
@@ -97,12 +106,12 @@ def _warp_list(
         all_moved = _moved(torch.cat([flat[n] for n in members]), rows, warp, group_format)
         keep, share = _kept(all_moved, *limits)
         sizes = [counts[n] for n in members]
-        columns = ((moved, all_moved.boxes), (kept, keep), (visible, share))
+        columns = ((moved, all_moved.boxes.masked_fill(~keep[:, None], 0)), (kept, keep), (visible, share))
         for column, found in columns:
             for n, piece in zip(members, found.split(sizes), strict=True):
                 column[n] = piece
-    changed = [n for n, keep in enumerate(kept) if not keep.all()]
-    remaining = {name: list(values) for name, values in fields.items()}
+    changed = [] if fields is None else [n for n, keep in enumerate(kept) if not keep.all()]
+    remaining = {name: list(values) for name, values in (fields or {}).items()}
     for n in changed:
         moved[n] = moved[n][kept[n]]
         for values in remaining.values():
@@ -140,6 +149,7 @@ def take_rows(value: Any, keep: Tensor) -> Any:
 def _as_rows(item: Any, n: int) -> Tensor:
     if not isinstance(item, Tensor):
         raise ValueError(f"boxes must be tensors (M, 4), got {type(item).__name__} at {n}")
+    _format(item, FORMATS[0])
     # Data sets often make torch.tensor([]) of an image without boxes.
     rows = tv.plain(item).reshape(0, 4) if item.shape == (0,) else tv.plain(item)
     if rows.ndim != 2 or rows.shape[1] != 4:
@@ -159,6 +169,11 @@ def _check_fields(fields: Mapping[str, Sequence[Any]], counts: list[int]) -> Non
 def _format(boxes: Any, format: str) -> str:
     if tv.kind(boxes) == "BoundingBoxes":
         format = boxes.format.value.lower()
+        if format not in FORMATS:
+            raise ValueError(
+                f"boxes must be upright, {', '.join(name.upper() for name in FORMATS)}, got {format.upper()}: pass "
+                "the upright ones around them, or their corners as keypoints"
+            )
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     return format

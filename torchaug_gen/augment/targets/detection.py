@@ -20,6 +20,9 @@ NAMES = {
     "KeyPoints": {"keypoint", "keypoints", "landmark", "landmarks"},
 }
 
+# Fields of boxes; other lengths than the number of boxes are a mistake.
+_OF_BOXES = {"labels", "box_labels", "class_labels", "category_ids", "iscrowd", "area", "areas", "scores"}
+
 # Fields of an image, whose length may be the number of boxes by chance.
 _OF_IMAGE = {"image_id", "size", "orig_size", "image_size", "canvas_size", "file_name", "height", "width"}
 
@@ -35,6 +38,7 @@ def warp_detection(
     origin: str = "centre",
     rows: Sequence[str] | None = None,
     spread: Spread | None = None,
+    masks: bool = True,
 ) -> list[dict[str, Any]]:
     """Move all that dicts hold, and leave out what belongs to boxes that are gone.
 
@@ -54,47 +58,55 @@ def warp_detection(
         rows: the names of fields with a row for each box. ``None``: all that have in every image as many rows as the
             image has boxes, but for what is known to belong to the image, such as ``image_id``.
         spread: see :func:`warp_masks`.
+        masks: whether to move masks. Where they were moved before, they only lose the rows of boxes that are gone.
 
     Returns:
         N dicts with the same keys; fields that belong to the image stay as they are.
 
     Raises:
-        ValueError: another number of dicts than samples, more than one field of boxes, fields that do not fit.
+        ValueError: another number of dicts than samples, more than one field of boxes, fields that do not fit, such as
+            ``labels`` with more or fewer rows than boxes.
     """
     if len(items) != len(warp):
         raise ValueError(f"items must be {len(warp)}, one dict for each image, got {len(items)}")
     results = [dict(item) for item in items]
-    name = _box_field(items)
+    name = box_field(items)
     boxes = [item[name] for item in items] if name is not None else []
     if name is not None:
-        aligned = _aligned(items, name, rows)
-        fields = {field: [item[field] for item in items] for field in aligned}
+        aligned = fields_of_boxes(items, name, rows)
+        # What a dict lacks is stood in for by rows of nothing.
+        fields = {field: [item.get(field, [None] * len(item[name])) for item in items] for field in aligned}
         warped = warp_boxes(boxes, warp, format=format, min_area=min_area, min_visibility=min_visibility, fields=fields)
         for n, result in enumerate(results):
             result[name] = warped.boxes[n]
-            result.update({field: values[n] for field, values in warped.fields.items()})
+            result.update({field: values[n] for field, values in warped.fields.items() if field in result})
         if "area" in aligned:
             _scale_areas(results, boxes, warped, warp, format)
-    _move_masks(results, warp, fill, spread)
+    if masks:
+        _move_masks(results, warp, fill, spread)
     _move_keypoints(results, warp, origin)
     if name is not None and "area" in aligned:
         _count_areas(results)
     return results
 
 
-def _role(name: str, value: Any) -> str | None:
+def kind_of(name: Any) -> str | None:
+    """Return which of torchvision's classes a field would be by its name."""
+    return next((kind for kind, names in NAMES.items() if str(name).lower() in names), None)
+
+
+def role_of(name: Any, value: Any) -> str | None:
     """Return which of torchvision's classes a field is or, by its name, might be."""
-    if not isinstance(value, Tensor):
-        return None
-    return tv.kind(value) or next((role for role, names in NAMES.items() if name.lower() in names), None)
+    return tv.kind(value) or kind_of(name) if isinstance(value, Tensor) else None
 
 
 def _fields(items: Sequence[Mapping[str, Any]], role: str) -> list[str]:
     """Return the names of all fields of a role, in the order in which they come."""
-    return list(dict.fromkeys(name for item in items for name, value in item.items() if _role(name, value) == role))
+    return list(dict.fromkeys(name for item in items for name, value in item.items() if role_of(name, value) == role))
 
 
-def _box_field(items: Sequence[Mapping[str, Any]]) -> str | None:
+def box_field(items: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the name of the field of boxes, if there is one, or raise where there are several."""
     found = _fields(items, "BoundingBoxes")
     if len(found) > 1:
         raise ValueError(f"items must have one field of boxes, got {' and '.join(map(repr, found))}")
@@ -104,26 +116,44 @@ def _box_field(items: Sequence[Mapping[str, Any]]) -> str | None:
     return found[0] if found else None
 
 
-def _aligned(items: Sequence[Mapping[str, Any]], boxes: str, rows: Sequence[str] | None) -> list[str]:
+def fields_of_boxes(items: Sequence[Mapping[str, Any]], boxes: str, rows: Sequence[str] | None) -> list[str]:
     """Return the names of fields with a row for each box."""
     if rows is not None:
         missing = [name for name in rows if not all(name in item for item in items)]
         if missing:
             raise ValueError(f"rows must name fields of all items, got {', '.join(map(repr, missing))}")
         return [name for name in rows if name != boxes]
-    shared = [name for name in items[0] if all(name in item for item in items)] if items else []
+    names = dict.fromkeys(name for item in items for name in item if name != boxes)
+    _check_rows(items, boxes, [name for name in names if str(name).lower() in _OF_BOXES])
     return [
         name
-        for name in shared
-        if name != boxes and name.lower() not in _OF_IMAGE
-        if all(_has_rows(item[name], len(item[boxes])) for item in items)
+        for name in names
+        if str(name).lower() not in _OF_IMAGE
+        if all(_has_rows(item, name, len(item[boxes])) for item in items if name in item)
     ]
 
 
-def _has_rows(value: Any, count: int) -> bool:
+def _check_rows(items: Sequence[Mapping[str, Any]], boxes: str, names: Sequence[str]) -> None:
+    """Raise where a field that belongs to boxes has other rows, and could not lose those of boxes that are gone."""
+    for name in names:
+        for n, item in enumerate(items):
+            count, found = len(item[boxes]), rows_in(item.get(name))
+            if found not in (None, count):
+                raise ValueError(f"{name!r} must have a row for each of {count} boxes at {n}, got {found}")
+
+
+def rows_in(value: Any) -> int | None:
+    """Return how many rows a field has, or ``None`` where it is a single value."""
     if isinstance(value, Tensor | np.ndarray):
-        return value.ndim > 0 and len(value) == count
-    return isinstance(value, list | tuple) and len(value) == count
+        return len(value) if value.ndim else None
+    return len(value) if isinstance(value, list | tuple) else None
+
+
+def _has_rows(item: Mapping[str, Any], name: str, count: int) -> bool:
+    value = item[name]
+    # The height of a mask of the whole image may be the number of boxes by chance.
+    of_image = role_of(name, value) == "Mask" and value.ndim == 2
+    return not of_image and rows_in(value) == count
 
 
 def _move_masks(results: list[dict[str, Any]], warp: Warp, fill: float, spread: Spread | None) -> None:
@@ -151,13 +181,13 @@ def _scale_areas(
     for n, result in enumerate(results):
         growth = box_growth(boxes[n], warp.edge_inverse[n], format)
         factor = take_rows(growth * warped.visible[n], warped.keep[n])
-        area = result["area"]
+        area = result.get("area")
         if isinstance(area, Tensor):
             scaled = area.to(torch.float64) * factor.to(area.device)
             result["area"] = (scaled if area.is_floating_point() else scaled.round()).to(area.dtype)
         elif isinstance(area, np.ndarray):
             result["area"] = (area * factor.cpu().numpy()).astype(area.dtype)
-        else:
+        elif area is not None:
             result["area"] = type(area)(value * share for value, share in zip(area, factor.tolist(), strict=True))
 
 

@@ -85,7 +85,7 @@ def _moved(masks: Tensor, warp: Warp, fill: float, spread: Spread | None) -> Ten
         )
         return output
     taps = _taps(warp, np.tile(np.array([height, width]), (n, 1)), masks.device)
-    return _read(masks.reshape(n, -1, height * width), taps, fill).reshape(output.shape)
+    return read_taps(masks.reshape(n, -1, height * width), taps, fill).reshape(output.shape)
 
 
 def _moved_list(masks: list[Tensor], warp: Warp, fill: float, spread: Spread | None) -> list[Tensor]:
@@ -107,7 +107,7 @@ def _moved_list(masks: list[Tensor], warp: Warp, fill: float, spread: Spread | N
     for n in sorted(set(range(len(masks))) - set(by_kernel)):
         taps = _taps(warp.take([n]), sizes[n : n + 1], masks[n].device)
         planes = int(np.prod(masks[n].shape[:-2]))
-        moved = _read(masks[n].reshape(1, planes, int(sizes[n].prod())), taps, fill)
+        moved = read_taps(masks[n].reshape(1, planes, int(sizes[n].prod())), taps, fill)
         outputs[n] = moved.reshape(outputs[n].shape)
     return outputs
 
@@ -160,7 +160,7 @@ def _fill_bits(dtype: torch.dtype, fill: float) -> int:
     return int(_fill_value(dtype, fill).view(_BITS[dtype.itemsize]))
 
 
-def _read(planes: Tensor, taps: Tensor, fill: float) -> Tensor:
+def read_taps(planes: Tensor, taps: Tensor, fill: float) -> Tensor:
     """Return the pixels ``(N, C, h·w)`` of planes ``(N, C, H·W)`` at taps ``(N, h·w)``, ``fill`` where these are -1."""
     n, count, pixels = planes.shape
     bits = planes.detach().contiguous().view(_BITS[planes.element_size()])

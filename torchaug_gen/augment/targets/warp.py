@@ -1,6 +1,7 @@
 """Warp: where the pixels of a batch's outputs come from, through all passes, and where its source pixels go."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +35,7 @@ class Warp:
         padding: ``(N, P)`` int32: what lies outside of the canvas.
         canvas: ``(N, P, 4)`` int32: left, top, right, bottom in source pixels.
         canvas_padding: ``(N, P)`` int32: what lies outside of the source within the canvas.
+        otherwise: (h, w) of the outputs where there are no samples.
     """
 
     matrix: Floats
@@ -42,6 +44,7 @@ class Warp:
     padding: Ints
     canvas: Ints
     canvas_padding: Ints
+    otherwise: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
         return len(self.passes)
@@ -53,44 +56,69 @@ class Warp:
         return cls(t.matrix, t.passes, t.size, t.padding, t.canvas, t.canvas_padding)
 
     @classmethod
-    def from_matrix(
-        cls, matrix: Any, size: tuple[int, int], *, source: Any, padding: Padding | int = Padding.FILL
-    ) -> "Warp":
+    def from_matrix(cls, matrix: Any, size: Any, *, source: Any, padding: Padding | int = Padding.FILL) -> "Warp":
         """Return the geometry of one pass.
 
         Args:
             matrix: ``(N, 3, 3)``: from output to source pixels, the centre of pixel (0, 0) at the origin.
-            size: (h, w) of the outputs.
-            source: (h, w) of the sources, one for all or ``(N, 2)``.
+            size: (h, w) of the outputs, one for all or ``(N, 2)``.
+            source: (h, w) of the sources, likewise.
             padding: what lies outside of the sources.
 
         Raises:
-            ValueError: another shape of ``matrix`` or ``source``.
+            ValueError: another shape of ``matrix``, ``size`` or ``source``.
         """
         matrix = np.asarray(matrix.detach().cpu() if isinstance(matrix, Tensor) else matrix, np.float64)
         if matrix.ndim != 3 or matrix.shape[1:] != (3, 3):
             raise ValueError(f"matrix must be (N, 3, 3), got {matrix.shape}")
         n = len(matrix)
-        try:
-            extent = np.broadcast_to(np.asarray(source, np.int32), (n, 2))
-        except ValueError:
-            raise ValueError(f"source must be (h, w) or ({n}, 2), got {source!r}") from None
+        extent, sizes = _for_each("source", source, n), _for_each("size", size, n)
         canvas = np.concatenate((np.zeros_like(extent), extent[:, ::-1]), axis=1)
         return cls(
             matrix=matrix[:, None],
             passes=np.ones(n, np.int32),
-            sizes=np.tile(np.array(size, np.int32), (n, 1, 1)),
+            sizes=sizes[:, None],
             padding=np.full((n, 1), int(padding), np.int32),
             canvas=canvas[:, None],
             canvas_padding=np.full((n, 1), int(Padding.FILL), np.int32),
         )
 
+    @classmethod
+    def still(cls, sizes: npt.NDArray[Any]) -> "Warp":
+        """Return the geometry of images of (h, w) ``sizes``, ``(N, 2)``, that stay where they are."""
+        return cls.from_matrix(np.tile(np.eye(3), (len(sizes), 1, 1)), sizes, source=sizes)
+
     def take(self, rows: list[int]) -> "Warp":
         """Return the geometry of the samples that ``rows`` names."""
         if rows == list(range(len(self))):
             return self
-        sizes, padding, canvas_padding = self.sizes[rows], self.padding[rows], self.canvas_padding[rows]
-        return Warp(self.matrix[rows], self.passes[rows], sizes, padding, self.canvas[rows], canvas_padding)
+        return self._with([array[rows] for array in self.arrays])
+
+    def then(self, following: "Warp") -> "Warp":
+        """Return this geometry and, behind it, that of the same samples in a later stage, as further passes."""
+        mine, theirs = (np.arange(warp.matrix.shape[1]) < warp.passes[:, None] for warp in (self, following))
+        # A sample's own passes come first, what it does not use behind them.
+        order = np.argsort(~np.concatenate((mine, theirs), axis=1), axis=1, kind="stable")
+        rows = np.arange(len(self))[:, None]
+        pairs = zip(self.arrays, following.arrays, strict=True)
+        return following._with(
+            [a + b if a.ndim == 1 else np.concatenate((a, b), axis=1)[rows, order] for a, b in pairs]
+        )
+
+    def _with(self, arrays: Sequence[npt.NDArray[Any]]) -> "Warp":
+        names = ("matrix", "passes", "sizes", "padding", "canvas", "canvas_padding")
+        changes: dict[str, Any] = dict(zip(names, arrays, strict=True))
+        return replace(self, **changes)
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """All that has a row for each sample, in the order of the attributes."""
+        return self.matrix, self.passes, self.sizes, self.padding, self.canvas, self.canvas_padding
+
+    @cached_property
+    def out_sizes(self) -> Ints:
+        """``(N, 2)`` int32: height and width of each output."""
+        return self.sizes[np.arange(len(self)), self.passes - 1]
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -99,11 +127,10 @@ class Warp:
         Raises:
             ValueError: outputs whose sizes differ.
         """
-        last = self.sizes[np.arange(len(self)), self.passes - 1]
-        found = sorted(set(map(tuple, last.tolist())))
+        found = sorted(set(map(tuple, self.out_sizes.tolist())))
         if len(found) > 1:
             raise ValueError(f"targets need outputs of one size, got {' and '.join(map(str, found[:3]))}")
-        return found[0] if found else (0, 0)
+        return found[0] if found else self.otherwise
 
     @cached_property
     def composed(self) -> Floats:
@@ -171,6 +198,13 @@ class Warp:
         """Return the matrices of a pass, the identity where a sample does not have it."""
         matrix: Floats = np.where((self.passes > p)[:, None, None], self.matrix[:, p], np.eye(3))
         return matrix
+
+
+def _for_each(name: str, size: Any, n: int) -> Ints:
+    try:
+        return np.broadcast_to(np.asarray(size, np.int32), (n, 2))
+    except ValueError:
+        raise ValueError(f"{name} must be (h, w) or ({n}, 2), got {size!r}") from None
 
 
 def composed(tables: Tables) -> Floats:
