@@ -219,7 +219,8 @@ def _erase(style, scales, numbers, key, epoch, position, height, width, row):
     if style == _KORNIA:
         box_height, box_width = _kornia_box(scales, numbers, height, width)
     else:
-        found, box_height, box_width = _try_windows(scales, numbers, key, epoch, position, height, width, np.bool_(True))
+        strict = np.bool_(True)
+        found, box_height, box_width = _try_windows(scales, numbers, key, epoch, position, height, width, strict)
         if not found:
             row[0] = 0.0
             return

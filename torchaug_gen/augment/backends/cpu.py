@@ -207,7 +207,7 @@ def _scratch_size(tables: Tables, channels: int) -> int:
 @cache
 def _kernel() -> Any:
     """Return the compiled kernel, and say so where that takes time, on a machine's first use."""
-    notice = threading.Timer(1.0, logger.warning, ["compiling the CPU kernels, once for this machine: about 20 seconds"])
+    notice = threading.Timer(1.0, logger.warning, ["compiling the CPU kernels, once for this machine: about 20 s"])
     notice.daemon = True
     notice.start()
     try:
