@@ -1,6 +1,13 @@
-import pytest
+import os
+import re
+import signal
+from dataclasses import fields
 
-from torchaug_gen import cli, demo
+import pytest
+import torch
+from PIL import Image
+
+from torchaug_gen import Synthesizer, cli, demo, write_shards
 
 
 def test_version_and_help(capsys):
@@ -87,3 +94,141 @@ def test_the_help_names_the_real_defaults(capsys):
     assert f"each classifier (default: {DIGITS.steps}; with --data {PHOTOGRAPHS.steps})" in words
     assert f"of the VAE (default: {DIGITS.vae.steps}; with --data {PHOTOGRAPHS.vae.steps})" in words
     assert f"in pixels (default: {DIGITS.image_size}; with --data {PHOTOGRAPHS.image_size})" in words
+
+
+def write_tree(path, classes=("cat", "dog"), n=6):
+    for number, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for index in range(n):
+            Image.new("RGB", (12, 12), (40 * index, 100 * number, 9)).save(path / name / f"{index}.png")
+
+
+SMALL = ["--steps", "4", "--batch-size", "4", "--width", "4", "--latent-dim", "4", "--checkpoint-every", "2"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    write_tree(folder / "data")
+    assert cli.main(["train", "vae", str(folder / "data"), "--out", str(folder / "run"), *SMALL]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("kind", ["vae", "gan"])
+def test_the_help_of_train_names_the_real_defaults(capsys, kind):
+    with pytest.raises(SystemExit):
+        cli.main(["train", kind, "--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    config_type, _ = cli._trainer(kind)
+    defaults = {field.name: field.default for field in fields(config_type)}
+    if kind == "gan":
+        defaults |= {"learning_rate": 0.001, "latent_dim": 64, "width": 32, "gamma": 10}
+    for name, _, _ in (*cli._COMMON, *cli._KINDS[kind][0]):
+        default = defaults[name.replace("-", "_")]
+        shown = re.search(rf"--{name} \w+ .*?\(default: ([^);]+)", words)[1]
+        assert shown == "as they are" if default is None else type(default)(shown) == default, name
+
+
+def test_a_gan_learns_what_its_help_says_of_its_recipe():
+    from torchaug_gen.synthesis.training_data import TrainingImages
+
+    config_type, _ = cli._trainer("gan")
+    resolved = config_type().resolved(TrainingImages(torch.zeros(4, 1, 32, 32, dtype=torch.uint8), None, None))
+    shown = cli._KINDS["gan"][1]
+    assert {name: float(value) for name, value in shown.items()} == {name: getattr(resolved, name) for name in shown}
+    assert resolved.gamma == 10
+
+
+def test_train_writes_a_run_and_says_how_to_draw(run_folder, tmp_path, capsys):
+    assert Synthesizer.load(run_folder).classes == ("cat", "dog")
+    grid = tmp_path / "grid.png"
+    assert cli.main(["sample", str(run_folder), "--n", "6", "--columns", "3", "--out", str(grid)]) == 0
+    assert capsys.readouterr().out == f"6 images in {grid}\n"
+    with Image.open(grid) as image:
+        assert image.size == (3 * 14 + 2, 2 * 14 + 2)
+
+
+def sampled(run, tmp_path, *options):
+    out = tmp_path / "sampled.png"
+    assert cli.main(["sample", str(run), "--n", "8", "--columns", "4", "--out", str(out), *options]) == 0
+    return out.read_bytes()
+
+
+def test_options_of_sample_decide_what_is_drawn(run_folder, tmp_path):
+    plain = sampled(run_folder, tmp_path)
+    assert plain == sampled(run_folder, tmp_path, "--truncation", "1")
+    by_name = sampled(run_folder, tmp_path, "--class", "dog")
+    assert by_name == sampled(run_folder, tmp_path, "--class", "1")
+    others = [("--truncation", "0.3"), ("--interpolate",), ("--seed", "1"), ("--class", "cat")]
+    drawn = {sampled(run_folder, tmp_path, *options) for options in others}
+    assert len(drawn | {plain, by_name}) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--n", "0"], "n must be at least 1, got 0"),
+        (["--columns", "0"], "columns must be at least 1"),
+        (["--columns", "1", "--interpolate"], "columns must be at least 2 to interpolate, got 1"),
+        (["--truncation", "0"], "truncation must be above 0 and finite, got 0.0"),
+        (["--truncation", "nan"], "truncation must be above 0 and finite, got nan"),
+        (["--class", "cow"], "class must be one of cat, dog, got 'cow'"),
+        (["--class", "2"], "class must be in 0..1, got 2"),
+        (["--seed", "-1"], "seed must be in 0..2**64-1, got -1"),
+        (["--device", "abacus"], "device must be one that PyTorch can use here"),
+        (["--sha256", "00"], "SHA-256"),
+    ],
+)
+def test_bad_options_of_sample_are_one_line(run_folder, tmp_path, options, message, capsys):
+    out = tmp_path / "grid.png"
+    assert cli.main(["sample", str(run_folder), "--out", str(out), *options]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_sample_draws_from_foreign_files(tmp_path):
+    script = tmp_path / "net.pt"
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3 * 8 * 8), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 8, 8)))
+    torch.jit.trace(net, torch.zeros(32, 3)).save(str(script))
+    told = ["--latent-dim", "3", "--image-shape", "3", "8", "8", "--value-range", "-1", "1"]
+    assert cli.main(["sample", str(script), "--out", str(tmp_path / "no.png"), *told]) == 2
+    assert not (tmp_path / "no.png").exists()
+    assert sampled(script, tmp_path, "--trust", *told) != sampled(script, tmp_path, "--trust", "--interpolate", *told)
+
+
+def test_an_unfinished_training_is_neither_lost_nor_forgotten(run_folder, tmp_path, capsys, monkeypatch):
+    from torchaug_gen.synthesis.vae_training import VaeRecipe
+
+    data, out = run_folder.parent / "data", tmp_path / "run"
+    train = ["train", "vae", str(data), "--out", str(out)]
+    step = VaeRecipe.step
+
+    def interrupted(self, batch, number, *, reduce):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch, number, reduce=reduce)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VaeRecipe, "step", interrupted)
+        assert cli.main([*train, *SMALL]) == 130
+    err = capsys.readouterr().err
+    assert "stopped after step 3 of 4" in err and "--resume" in err and "Traceback" not in err
+    assert cli.main([*train, *SMALL]) == 2
+    assert "holds a training that stopped after step 3 of 4: go on with --resume" in capsys.readouterr().err
+    assert cli.main([*train, "--resume", "--beta", "2"]) == 2
+    assert "settings.beta was 8.0 when the training began, and is 2.0 now" in capsys.readouterr().err
+    # Options are those of then.
+    assert cli.main([*train, "--resume"]) == 0
+    assert (out / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
+    assert cli.main(["train", "gan", *train[2:], "--resume"]) == 2
+    assert "a training of another kind or version" in capsys.readouterr().err
+    assert cli.main([*train[:4], str(tmp_path / "new"), "--resume"]) == 2
+    assert "no training in" in capsys.readouterr().err
+
+
+def test_train_reads_shards(tmp_path):
+    items = [(torch.full((3, 8, 8), 20 * index, dtype=torch.uint8), index % 2) for index in range(6)]
+    write_shards(items, tmp_path / "shards", image_format="png")
+    assert cli.main(["train", "vae", str(tmp_path / "shards"), "--out", str(tmp_path / "run"), *SMALL]) == 0
+    assert Synthesizer.load(tmp_path / "run").num_classes == 2

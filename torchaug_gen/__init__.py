@@ -6,14 +6,18 @@ from torchaug_gen.datasets import MixedDataset, MixedIterableDataset, SyntheticD
 from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.shards.write import write_shards
+from torchaug_gen.synthesis.gan_training import GanConfig, train_gan
+from torchaug_gen.synthesis.labeller import LabelledSynthesizer
 from torchaug_gen.synthesis.noise import NoiseSynthesizer
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training import VaeConfig, train_vae
+from torchaug_gen.synthesis.vae_training import VaeConfig, train_vae
 
 __all__ = [
     "AugmentedLoader",
     "CutMix",
     "FusedTransform",
+    "GanConfig",
+    "LabelledSynthesizer",
     "MixChoice",
     "MixUp",
     "MixedDataset",
@@ -24,6 +28,7 @@ __all__ = [
     "SyntheticDataset",
     "VaeConfig",
     "fuse",
+    "train_gan",
     "train_vae",
     "write_shards",
 ]

@@ -221,9 +221,14 @@ def spread(column: Any, rows: Tensor, n: int, fill: Any) -> Any:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """Return the batch with all its tensors on ``device``; copies from pinned memory do not block."""
-    moved = {path: _move(value, device) for path, value in _leaves(batch, (), _never) if isinstance(value, Tensor)}
+    """Return the batch with all its tensors on ``device``; copies to a CUDA device go through pinned memory."""
+    moved = {path: to_device(value, device) for path, value in _leaves(batch, (), _never) if isinstance(value, Tensor)}
     return replace(batch, moved)
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """Yield all tensors in a batch."""
+    return (value for _, value in _leaves(batch, (), _never) if isinstance(value, Tensor))
 
 
 def describe(batch: Any) -> str:
@@ -433,9 +438,13 @@ def _locate(batch: Any, path: Path) -> Path:
     return tuple(located)
 
 
-def _move(tensor: Tensor, device: torch.device) -> Tensor:
-    # Asking a CPU tensor whether it is pinned starts CUDA, so it is asked only where the copy goes there.
-    return tensor.to(device, non_blocking=device.type == "cuda" and tensor.device.type == "cpu" and tensor.is_pinned())
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor, in its dtype, without making the host wait for a CUDA device."""
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.layout is torch.strided:
+        # Only from pinned memory the host need not wait; asking for it starts CUDA, so it is asked only here.
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        return pinned.to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _name(path: Path) -> str:

@@ -10,8 +10,13 @@ from torchaug_gen.wrapped import unwrapped
 
 
 def check_labels(labels: Tensor, num_classes: int, *, what: str = "labels") -> None:
-    """Raise ``ValueError`` where a class index is not in ``0..num_classes-1``."""
+    """Raise ``ValueError`` where a class index is not in ``0..num_classes-1``; on CUDA the device asserts it later."""
     if not len(labels):
+        return
+    if labels.is_cuda:
+        # Reading the extremes back would make the host wait; an assertion on the device does not.
+        inside = ((labels >= 0) & (labels < num_classes)).all()
+        torch._assert_async(inside, f"{what} must be in 0..{num_classes - 1}")
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:

@@ -6,9 +6,11 @@ batch by itself would drift.
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,23 +21,71 @@ from torchaug_gen import rng
 
 MIXINGS = ("rebatch", "extend", "replace")
 
+# A fraction for all steps of an epoch, or a function of the step.
+Fractions = Fraction | Callable[[int], Fraction]
 
-def as_fraction(value: Any) -> Fraction:
+
+def as_fraction(value: Any, *, name: str = "synthetic_fraction") -> Fraction:
     """Return a synthetic fraction as the rational that its shortest decimal form names: 0.1 is 1/10.
+
+    Args:
+        value: a number.
+        name: what it is called in errors.
 
     Raises:
         TypeError: not a number.
         ValueError: outside [0, 1).
     """
     if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"synthetic_fraction must be a number in [0, 1), got {value!r}")
+        raise TypeError(f"{name} must be a number in [0, 1), got {value!r}")
     number = float(value)
     if not 0 <= number < 1:  # also false for NaN
-        raise ValueError(f"synthetic_fraction must be in [0, 1), got {value}")
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
     if isinstance(value, Fraction):
         return value
     # NumPy's scalars print the digits of their own precision: float32(0.3) is 3/10 too.
     return Fraction(str(value) if isinstance(value, np.generic) else repr(number))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The synthetic fraction as a pure function of (epoch, step).
+
+    Args:
+        value: one fraction for ever, or a callable of (epoch, step) that returns a number in [0, 1).
+    """
+
+    value: Fraction | Callable[[int, int], Any]
+
+    @staticmethod
+    def of(value: Any) -> "Schedule":
+        """Return a number or a callable as a schedule, or raise what :func:`as_fraction` raises."""
+        return Schedule(value if callable(value) else as_fraction(value))
+
+    @property
+    def varies(self) -> bool:
+        """Whether the fraction may change."""
+        return callable(self.value)
+
+    @property
+    def delivers(self) -> bool:
+        """Whether there may be synthetic items at all."""
+        return self.varies or self.value != 0
+
+    def __call__(self, epoch: int, step: int) -> Fraction:
+        """Return the fraction of the batch at ``step`` of an epoch."""
+        if not callable(self.value):
+            return self.value
+        return as_fraction(self.value(epoch, step), name=f"synthetic_fraction(epoch={epoch}, step={step})")
+
+    def during(self, epoch: int) -> Fractions:
+        """Return the fractions of one epoch."""
+        return partial(self, epoch) if callable(self.value) else self.value
+
+
+def fraction_at(fractions: Fractions, step: int) -> Fraction:
+    """Return the fraction of the batch at ``step``."""
+    return fractions(step) if callable(fractions) else fractions
 
 
 class Split(NamedTuple):
@@ -74,10 +124,13 @@ def rebatch(tally: Tally, fraction: Fraction, batch_size: int, real_left: int) -
     return split if split.real <= real_left else tally.extend(fraction, real_left)
 
 
-def rebatch_splits(real: int, batch_size: int, fraction: Fraction, *, drop_last: bool) -> Iterator[Split]:
+def rebatch_splits(real: int, batch_size: int, fractions: Fractions, *, drop_last: bool) -> Iterator[Split]:
     """Yield how each batch of an epoch with ``real`` real items divides."""
     tally = Tally()
-    while real > 0:
+    for step in count():
+        if real <= 0:
+            return
+        fraction = fraction_at(fractions, step)
         split = rebatch(tally, fraction, batch_size, real)
         if drop_last and sum(split) < batch_size:
             return
@@ -95,6 +148,19 @@ def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
     rows = (torch.arange(n) + shift) % n
     turned: Tensor = (rows + 1) * synthetic // n > rows * synthetic // n
     return turned
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far the choice of classes has come in an epoch.
+
+    Attributes:
+        seen: for ``"balance"``, how many items of each class the epoch has seen.
+        latest: for ``"match"``, ``(R,)`` int64, the classes of the latest batch that had real rows.
+    """
+
+    seen: tuple[int, ...] = ()
+    latest: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 class LabelSource:
@@ -116,6 +182,19 @@ class LabelSource:
         self._seed, self._epoch = seed, epoch
         self._latest = torch.empty(0, dtype=torch.int64)
         self.seen = torch.zeros(num_classes, dtype=torch.int64)
+
+    @property
+    def cursor(self) -> Cursor:
+        """What the classes of later items depend on, as far as the policy asks for it."""
+        if isinstance(self._policy, str):
+            return Cursor(seen=tuple(self.seen.tolist())) if self._policy == "balance" else Cursor(latest=self._latest)
+        return Cursor()
+
+    @cursor.setter
+    def cursor(self, cursor: Cursor) -> None:
+        if cursor.seen:
+            self.seen = torch.tensor(cursor.seen, dtype=torch.int64)
+        self._latest = cursor.latest
 
     def draw(self, real: Tensor, positions: Tensor) -> Tensor:
         """Return the class of each synthetic item of a batch.

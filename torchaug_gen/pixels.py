@@ -26,11 +26,28 @@ def convert(images: Tensor, dtype: torch.dtype | None) -> Tensor:
             return images.to(dtype)
         # Divided in float32: half precision could not tell neighbouring levels near 1 apart before the division.
         return images.to(torch.promote_types(dtype, torch.float32)).div_(255).to(dtype)
-    if span := outside(images):
-        raise ValueError(
-            f"images must be in [0, 1] to become {dtype}, got {span}: deliver normalised images in a floating dtype"
-        )
+    check_range(
+        images,
+        f"images must be in [0, 1] to become {dtype}, got {{}}: deliver normalised images in a floating dtype",
+    )
     return images.mul(255).round_().clamp_(0, 255).to(dtype)
+
+
+def check_range(images: Tensor, message: str) -> None:
+    """Raise ``ValueError`` where floating images leave [0, 1] by more than rounding or hold NaN.
+
+    On CUDA the device asserts it when it comes to that, so that the host need not wait.
+
+    Args:
+        images: of any shape.
+        message: with ``{}`` where the values found go.
+    """
+    if images.is_cuda:
+        if images.is_floating_point() and images.numel():
+            low, high = images.aminmax()
+            torch._assert_async((low >= -TOLERANCE) & (high <= 1 + TOLERANCE), message.format("others"))
+    elif span := outside(images):
+        raise ValueError(message.format(span))
 
 
 def outside(images: Tensor) -> str | None:

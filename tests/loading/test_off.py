@@ -44,17 +44,30 @@ class Stateful(DataLoader):
     remainder = 3
 
     def state_dict(self):
-        return {}
+        return {"mine": 7}
 
     def load_state_dict(self, state):
-        raise AssertionError
+        self.loaded = state
+
+
+def test_off_the_state_is_the_inner_loaders():
+    inner = Stateful(Coded(9), 4)
+    loader = AugmentedLoader(inner)
+    assert loader.state_dict() == {"mine": 7}
+    loader.load_state_dict({"mine": 8})
+    assert inner.loaded == {"mine": 8}
+    bare = AugmentedLoader(stock())
+    assert bare.state_dict() == {}
+    bare.load_state_dict({})
+    with pytest.raises(ValueError, match="augments or mixes, but this one is off"):
+        bare.load_state_dict(mixed(stock()).state_dict())
 
 
 @pytest.mark.parametrize("tag", [None, "t"])
-def test_states_are_not_forwarded_and_everything_else_is(tag):
+def test_attributes_are_forwarded(tag):
     inner = Stateful(Coded(9), 4)
     loader = AugmentedLoader(inner, tag=tag)
-    for name in ("state_dict", "load_state_dict", "nonsense", "__fancy__"):
+    for name in ("nonsense", "__fancy__"):
         assert not hasattr(loader, name)
     assert loader.remainder == 3 and loader.dataset is inner.dataset and loader.sampler is inner.sampler
     assert loader.batch_size == 4 and loader.loader is inner and not loader.drop_last

@@ -86,7 +86,7 @@ def test_groups_are_what_the_schedule_says(sizes, batch_size, fraction, drop_las
     indices = iter(range(sum(sizes)))
     batches = iter([[next(indices) for _ in range(size)] for size in sizes])
     exact = as_fraction(fraction)
-    options = {"batch_size": batch_size, "fraction": exact, "drop_last": drop_last}
+    options = {"batch_size": batch_size, "fractions": exact, "drop_last": drop_last}
     groups = list(regroup(batches, **options))
     splits = rebatch_splits(sum(sizes), batch_size, exact, drop_last=drop_last)
     assert [len(group) for group in groups] == [split.real for split in splits if split.real]

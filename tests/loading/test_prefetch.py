@@ -279,7 +279,7 @@ def test_nothing_waits_for_the_garbage_collector(options, prefetch):
         loader = mixed(stock(shuffle=True), prefetch=prefetch, **options)
         running = iter(loader)
         next(running)
-        held = [weakref.ref(thing) for thing in (loader, running, running._inner, running._prefetcher)]
+        held = [weakref.ref(thing) for thing in (loader, running, running._opened.reading, running._opened.prefetcher)]
         del loader, running
         assert [thing() for thing in held] == [None] * 4
     finally:

@@ -203,6 +203,16 @@ def test_the_expected_hash_is_compared(run):
         Synthesizer.load(run, sha256="0" * 64)
 
 
+def test_every_file_can_be_pinned(run):
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.iterdir()}
+    Synthesizer.load(run, sha256=digests)
+    with pytest.raises(ValueError, match=r"config\.json must have the SHA-256 0000"):
+        Synthesizer.load(run, sha256=digests | {"config.json": "0000"})
+    del digests["SHA256SUMS"]
+    with pytest.raises(ValueError, match="must pin every file that is read, and SHA256SUMS is not among"):
+        Synthesizer.load(run, sha256=digests)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -219,6 +229,9 @@ def test_the_expected_hash_is_compared(run):
         {"latent_dim": 0},
         {"latent_dim": 6.0},
         {"latent_dim": 7},
+        {"latent_dim": [6, 10**9]},
+        {"latent_dim": []},
+        {"arguments": {"blocks": 10**9}},
         {"image_shape": [1, 4097, 9]},
         {"image_shape": [1, 0, 9]},
         {"image_shape": [1, 11]},

@@ -1,6 +1,6 @@
 """Composer: makes a batch of a plan by drawing, transforming, mixing and casting."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +12,20 @@ from torchaug_gen.augment.rows import SYNTHETIC, Rows
 from torchaug_gen.augment.targets.moving import Target
 from torchaug_gen.batch import Images
 from torchaug_gen.labels import check_labels, soft_labels
-from torchaug_gen.loading.plan import Plan
+from torchaug_gen.loading.plan import Delivery, Plan
 from torchaug_gen.loading.settings import Settings
 from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.synthesizer import Synthesizer, check_images
+
+
+class Placed(NamedTuple):
+    """Which rows of a batch are real and which synthetic, ``(R,)`` and ``(S,)`` int64."""
+
+    real: Tensor
+    synthetic: Tensor
+
+    def __len__(self) -> int:
+        return len(self.real) + len(self.synthetic)
 
 
 class Composer:
@@ -30,20 +40,31 @@ class Composer:
         self._settings = settings
         self._device = device
 
-    def __call__(self, plan: Plan) -> Any:
+    def __call__(self, plan: Plan) -> Delivery:
         """Return the batch of a plan, in the inner loader's own structure and types."""
-        batch = plan.batch if self._device is None else batches.move(plan.batch, self._device)
-        images = batches.get(batch, plan.fields.images)
-        parts = [Rows(images, (~plan.synthetic_rows).nonzero()[:, 0], plan.real_positions)]
-        classes = None
+        # The plan is not kept: it holds the inner loader's batch, which is not needed any more.
+        return Delivery(self._compose(plan), plan.real, plan.synthetic, plan.after)
+
+    def _compose(self, plan: Plan) -> Any:
+        rows = Placed((~plan.synthetic_rows).nonzero()[:, 0], plan.synthetic_rows.nonzero()[:, 0])
+        drawn, classes = None, None
         if plan.synthetic:
-            drawn, classes = self._draw(plan, images)
-            parts.append(Rows(drawn, plan.synthetic_rows.nonzero()[:, 0], plan.positions | SYNTHETIC))
-        values = self._widened(batch, plan)
+            drawn, classes = self._draw(plan, batches.get(plan.batch, plan.fields.images))
+        # Labels and other columns are made complete where they are, on the host, and then copied.
+        values = self._widened(plan, rows)
         labels_path = plan.fields.labels
-        labels = None if labels_path is None else self._labels(batches.get(batch, labels_path), classes, parts)
+        if labels_path is not None:
+            values[labels_path] = self._labels(batches.get(plan.batch, labels_path), classes, rows)
+        batch = batches.replace(plan.batch, values) if values else plan.batch
+        if self._device is not None:
+            batch = batches.move(batch, self._device)
+        images, values = batches.get(batch, plan.fields.images), {}
+        parts = [Rows(images, rows.real, plan.real_positions)]
+        if drawn is not None:
+            parts.append(Rows(drawn, rows.synthetic, plan.positions | SYNTHETIC))
+        labels = None if labels_path is None else batches.get(batch, labels_path)
         targets = {
-            path: Target(role, values.get(path, batches.get(batch, path))) for role, path in plan.fields.targets.items()
+            path: Target(role, batches.get(batch, path)) for role, path in plan.fields.targets.items()
         }
         result, _ = self._settings.program(parts, _as_tensor(labels), plan.key, targets=targets)
         images, mixed = result.images, result.labels
@@ -56,7 +77,7 @@ class Composer:
         if self._settings.tag is None:
             return batch
         device = images.device if isinstance(images, Tensor) else images[0].device
-        return batches.add(batch, self._settings.tag, plan.synthetic_rows.to(device))
+        return batches.add(batch, self._settings.tag, batches.to_device(plan.synthetic_rows, device))
 
     def _draw(self, plan: Plan, real: Images) -> tuple[Tensor, Tensor | None]:
         """Return the plan's synthetic images, beside the real ones and like them, and their classes."""
@@ -73,7 +94,8 @@ class Composer:
             device = self._device
         else:
             device = real.device if isinstance(real, Tensor) else real[0].device if real else images.device
-        return images.to(device), classes
+        # What was asked for is on the host already.
+        return batches.to_device(images, device), plan.labels if isinstance(synthesizer, Synthesizer) else classes
 
     def _checked(self, drawn: Any, plan: Plan) -> tuple[Tensor, Tensor | None]:
         """Return what a synthesizer that is not ours drew, or raise where it is not images and labels."""
@@ -90,38 +112,39 @@ class Composer:
             check_labels(classes, self._settings.num_classes, what="labels from the synthesizer")
         return images, classes
 
-    def _labels(self, real: Any, classes: Tensor | None, parts: list[Rows]) -> Any:
+    def _labels(self, real: Any, classes: Tensor | None, rows: Placed) -> Any:
         """Return the labels of all rows, of the real ones' type: class indices or probabilities."""
         num_classes = self._settings.num_classes
         if self._settings.program.mixes_labels and not isinstance(real, Tensor):
-            return self._labels(torch.as_tensor(real), classes, parts)
+            return self._labels(torch.as_tensor(real), classes, rows)
         if isinstance(real, np.ndarray):
-            return self._labels(torch.from_numpy(real), classes, parts).numpy()
+            return self._labels(torch.from_numpy(real), classes, rows).numpy()
         if not isinstance(real, Tensor):
-            wanted = batches.spread(real, parts[0].rows, sum(len(part.rows) for part in parts), 0)
+            wanted = batches.spread(real, rows.real, len(rows), 0)
             if classes is not None:
                 wanted = list(wanted)
-                for row, label in zip(parts[1].rows.tolist(), classes.tolist(), strict=True):
+                for row, label in zip(rows.synthetic.tolist(), classes.tolist(), strict=True):
                     wanted[row] = label
             return type(real)(wanted)
         if self._settings.program.mixes_labels:
             real = soft_labels(real, num_classes)
         if classes is None:
             return real
-        classes = classes.to(real.device)
+        if classes.is_cuda:
+            real = batches.to_device(real, classes.device)
+        classes = batches.to_device(classes, real.device)
         synthetic = classes if real.ndim == 1 else F.one_hot(classes, real.shape[1])
         labels = real.new_empty(len(real) + len(classes), *real.shape[1:])
-        labels[parts[0].rows.to(real.device)] = real
-        labels[parts[1].rows.to(real.device)] = synthetic.to(real.dtype)
+        labels[batches.to_device(rows.real, real.device)] = real
+        labels[batches.to_device(rows.synthetic, real.device)] = synthetic.to(real.dtype)
         return labels
 
-    def _widened(self, batch: Any, plan: Plan) -> dict[batches.Path, Any]:
+    def _widened(self, plan: Plan, rows: Placed) -> dict[batches.Path, Any]:
         """Return the columns that synthetic rows get a fill value in."""
-        rows = (~plan.synthetic_rows).nonzero()[:, 0]
         if not plan.synthetic:
             return {}
         return {
-            path: batches.spread(batches.get(batch, path), rows, len(plan.synthetic_rows), fill)
+            path: batches.spread(batches.get(plan.batch, path), rows.real, len(rows), fill)
             for path, fill in plan.fields.fill.items()
         }
 

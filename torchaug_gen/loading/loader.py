@@ -1,33 +1,32 @@
 """AugmentedLoader: the DataLoader you already have, with augmentation and live synthetic images."""
 
+import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch.utils.data import DataLoader
 
 from torchaug_gen import mixing as rules
-from torchaug_gen import rng
 from torchaug_gen.datasets import check_class_count
 from torchaug_gen.loading import order
 from torchaug_gen.loading.composer import Composer
-from torchaug_gen.loading.epoch_pass import Pass
+from torchaug_gen.loading.epoch_pass import Opened, Pass
 from torchaug_gen.loading.epochs import Epochs
 from torchaug_gen.loading.guard import check_not_evaluating
-from torchaug_gen.loading.plan import Plan
+from torchaug_gen.loading.plan import Delivery
 from torchaug_gen.loading.prefetch import Prefetcher
+from torchaug_gen.loading.readers import Reader, reader_of
 from torchaug_gen.loading.settings import check_settings
 from torchaug_gen.loading.source import Source
+from torchaug_gen.loading.state import Progress, check_fingerprint, fingerprint, from_state, to_state
 from torchaug_gen.loading.stats import Stats
 from torchaug_gen.ranks import Share, rank
 
 Batch = TypeVar("Batch")
-
-# Frameworks look for these and trust what they find; the inner loader's state is not this loader's.
-_NOT_FORWARDED = {"state_dict", "load_state_dict"}
 
 
 class AugmentedLoader(Generic[Batch]):
@@ -50,8 +49,9 @@ class AugmentedLoader(Generic[Batch]):
             delivered floating.
         synthesizer: draws the synthetic images; anything with ``.sample(...)`` as :class:`torchaug_gen.Synthesizer`
             has it.
-        synthetic_fraction: synthetic items / all items delivered, in [0, 1). After every batch of an epoch the
-            synthetic items are the ceiling of the exact target.
+        synthetic_fraction: synthetic items / all items delivered, in [0, 1), or a pure function of (epoch, step) that
+            returns it for each batch (:mod:`torchaug_gen.schedules`). After every batch of an epoch the synthetic
+            items are the ceiling of the exact target.
         mixing: ``"rebatch"``: every batch holds as many items as the inner loader's, the fraction of them synthetic; no
             real item is lost, and the epoch is longer. ``"extend"``: every inner batch of B items is delivered whole
             and grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real
@@ -101,7 +101,7 @@ class AugmentedLoader(Generic[Batch]):
         transform: Any = None,
         *,
         synthesizer: Any = None,
-        synthetic_fraction: float | Fraction = 0.0,
+        synthetic_fraction: float | Fraction | Callable[[int, int], float] = 0.0,
         mixing: str = "rebatch",
         labels: Any = "match",
         fields: Mapping[str, Any] | None = None,
@@ -134,9 +134,11 @@ class AugmentedLoader(Generic[Batch]):
         )
         self._epochs = Epochs(loader)
         self._current: weakref.ref[Pass] | None = None
-        self._order: order.SeededOrder | None = None
-        self._generator = torch.Generator()
-        self._source_loader: Any = loader
+        self._reader: Reader | None = None
+        # Behind the batch that was handed over last, and where the next pass begins if not at a start.
+        self._progress: Progress | None = None
+        self._resume: Progress | None = None
+        self._told_length: int | None = None
         if not self._settings.off:
             self._prepare()
 
@@ -147,18 +149,65 @@ class AugmentedLoader(Generic[Batch]):
         """Return the number of batches of the running or coming pass; ``TypeError`` where it is unknown."""
         if not (self._settings.mixes and self._settings.mixing == "rebatch"):
             return len(self.loader)  # type: ignore[arg-type]
-        splits = rules.rebatch_splits(
-            order.real_items(self.loader), self._batch_size, self._settings.fraction, drop_last=self._drop_last
-        )
-        return sum(1 for _ in splits)
+        running = self._current() if self._current is not None else None
+        epoch = running.epoch if running is not None and not running.finished else None
+        self._told_length = self._length(self._epochs.peek() if epoch is None else epoch)
+        return self._told_length
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass epoch ``epoch`` ≥ 0, and tell the samplers and the dataset inside."""
         self._epochs.set(epoch)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return, as JSON, where the loader is: behind the batch that was handed over last.
+
+        Batches prefetched behind it do not count. A loader that is off returns the inner loader's state, or nothing
+        where that has none.
+
+        Raises:
+            TypeError: the inner loader's own state holds something that cannot be written as JSON.
+        """
+        if self._reader is None:
+            inner = getattr(self.loader, "state_dict", None)
+            state: dict[str, Any] = inner() if callable(inner) else {}
+            return state
+        progress = self._resume or self._progress or Progress(self._epochs.peek())
+        chunk = getattr(self._settings.synthesizer, "chunk", None)
+        return to_state(progress, self._fingerprint(), self._rank(), chunk=chunk)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make the next pass deliver the batches that would have followed where ``state`` was saved, bit for bit.
+
+        Over a map-style loader nothing of what comes before is loaded. Where an ``IterableDataset`` has neither a state
+        nor ``seek(position)``, or another iterable no state, what comes before is read and thrown away.
+
+        Args:
+            state: what :meth:`state_dict` returned, in this process or another.
+
+        Raises:
+            TypeError: ``state`` is no dict.
+            ValueError: the state of something else, of another version, of a loader with other settings (the first
+                that differs is named), or of another rank where that matters.
+        """
+        if self._reader is None:
+            if callable(getattr(self.loader, "load_state_dict", None)):
+                self.loader.load_state_dict(state)  # type: ignore[attr-defined]
+            elif state:
+                raise ValueError("the state is that of a loader that augments or mixes, but this one is off")
+            return
+        progress = from_state(state)
+        check_fingerprint(state, self._fingerprint())
+        if state["rank"] != self._rank().index and (progress.cursor.seen or not self._reader.shared_by_ranks):
+            raise ValueError(
+                f"the state was saved by rank {state['rank']}, but this is rank {self._rank().index}: with "
+                'labels="balance" or an IterableDataset each rank has a state of its own, so save one from each'
+            )
+        self._resume = progress
+        self._epochs.set(progress.epoch)
+
     def __getattr__(self, name: str) -> Any:
         # Also reached while unpickling or copying, before there is an inner loader.
-        if name in _NOT_FORWARDED or name.startswith("__") or "loader" not in self.__dict__:
+        if name.startswith("__") or "loader" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.loader, name)
 
@@ -190,47 +239,84 @@ class AugmentedLoader(Generic[Batch]):
                 'mixing="rebatch" needs the size of a batch, but the loader has neither batch_size nor '
                 'batch_sampler.batch_size: give it one, or use mixing="extend"'
             )
-        if not isinstance(loader, DataLoader):
-            return
         regroup = None
         if regroups and order.is_map_style(loader):
             # It must not hold this loader, which would be in a cycle then, and its persistent workers with it.
             regroup = partial(
-                order.regroup,
-                batch_size=self._batch_size,
-                fraction=settings.fraction,
-                drop_last=self._drop_last,
+                _regroup, schedule=settings.schedule, batch_size=self._batch_size, drop_last=self._drop_last
             )
-        if not isinstance(loader.dataset, torch.utils.data.IterableDataset):
-            sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-            self._order = order.SeededOrder(sampler, seed=settings.seed, regroup=regroup)
-        self._source_loader = order.twin_of(loader, self._order, self._generator)
+        while isinstance(loader, AugmentedLoader) and loader._reader is None:
+            loader = loader.loader
+        self._reader = reader_of(loader, seed=settings.seed, regroup=regroup, rank=self._rank())
 
-    def _begin(self, new: Pass) -> tuple[Any, Prefetcher[Plan, Any]]:
-        """Start a pass: take its epoch, make the inner iterator, and all that stands between it and the consumer."""
+    def _begin(self, new: Pass) -> Opened:
+        """Start a pass: take its epoch, and open all that stands between the inner loader and the consumer."""
+        if self._reader is None:
+            raise RuntimeError("a loader that is off has no passes of its own")
         if self._settings.mixes and not self._settings.allow_eval:
             check_not_evaluating(self.loader)
         previous = self._current() if self._current is not None else None
         if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
             previous.superseded = True
         self._current = weakref.ref(new)
-        settings, epoch = self._settings, self._epochs.begin()
-        self._generator.manual_seed(rng.derive_seed(settings.seed, "loader.workers", epoch))
-        if self._order is not None:
-            self._order.epoch = epoch
-        if isinstance(self.loader, DataLoader):
-            order.refresh(self._source_loader, self.loader)
-        inner = iter(self._source_loader)
+        start = self._start(self._epochs.begin())
+        reading = self._reader.read(start.epoch, start.position)
         source = Source(
-            inner,
-            settings,
-            epoch=epoch,
+            reading,
+            self._settings,
+            start=start,
             rank=self._rank(),
             batch_size=self._batch_size,
             regrouped=order.is_map_style(self.loader),
             drop_last=self._drop_last,
         )
-        return inner, Prefetcher(source.next, Composer(settings, device=self._device()), depth=settings.prefetch)
+        composer = Composer(self._settings, device=self._device())
+        return Opened(reading, Prefetcher(source.next, composer, depth=self._settings.prefetch), start)
+
+    def _start(self, epoch: int) -> Progress:
+        """Return where the pass of an epoch begins: at its start, or where a state said."""
+        resume, self._resume = self._resume, None
+        self._progress = None
+        if resume is None:
+            return Progress(epoch)
+        if resume.epoch == epoch:
+            return resume
+        if resume.step:
+            warnings.warn(
+                f"the state that was loaded is of epoch {resume.epoch}, but epoch {epoch} was set since: it begins at "
+                "its start",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return Progress(epoch)
+        return replace(resume, epoch=epoch)
+
+    def _handed_over(self, delivery: Delivery) -> None:
+        self._progress = delivery.after
+        self.stats.count(real=delivery.real, synthetic=delivery.synthetic)
+
+    def _finished(self, opened: Opened) -> None:
+        end = opened.reading.end()
+        self._progress = None if end is None else Progress(opened.start.epoch + 1, position=end)
+
+    def _length(self, epoch: int) -> int:
+        """Return the number of batches of a rebatched epoch, or raise ``TypeError`` where it is unknown."""
+        splits = rules.rebatch_splits(
+            order.real_items(self.loader),
+            self._batch_size,
+            self._settings.schedule.during(epoch),
+            drop_last=self._drop_last,
+        )
+        return sum(1 for _ in splits)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        return fingerprint(
+            self._settings,
+            self.loader,
+            batch_size=self._batch_size,
+            drop_last=self._drop_last,
+            ranks=self._rank().count,
+        )
 
     @property
     def _batch_size(self) -> int:
@@ -265,3 +351,9 @@ class AugmentedLoader(Generic[Batch]):
         if device is not None and device.type == "cuda" and device.index is None:
             return torch.device("cuda", torch.cuda.current_device())
         return device
+
+
+def _regroup(
+    batches: Iterator[Any], epoch: int, *, schedule: rules.Schedule, batch_size: int, drop_last: bool
+) -> Iterator[Any]:
+    return order.regroup(batches, batch_size=batch_size, fractions=schedule.during(epoch), drop_last=drop_last)

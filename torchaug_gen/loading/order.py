@@ -2,63 +2,117 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
+from contextlib import AbstractContextManager, ExitStack
+from itertools import count
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from torchaug_gen import rng
-from torchaug_gen.mixing import Tally
+from torchaug_gen.loading.items import PrivateState, SeededIndices
+from torchaug_gen.mixing import Fractions, Tally, fraction_at
+from torchaug_gen.ranks import Share
 from torchaug_gen.seeded import Seeded
 
 _END = object()
 
-Regroup = Callable[[Iterator[Any]], Iterator[Any]]
+# Turns the batches of indices of an epoch into others.
+Regroup = Callable[[Iterator[Any], int], Iterator[Any]]
 
 
 class SeededOrder:
-    """A sampler, or batch sampler, whose random choices come from (seed, epoch).
+    """A sampler, or batch sampler, whose random choices come from (seed, epoch), and that can begin anywhere.
 
-    Samplers that would read PyTorch's global generator, or one that the user gave them, get a private one. Those that
-    seed themselves (``DistributedSampler``) keep their own order.
+    Samplers that would read a global generator, or one that the user gave them, get a private one. Those that seed
+    themselves (``DistributedSampler``) keep their own order.
 
     Args:
         sampler: the loader's own sampler or batch sampler.
         seed: the loader's seed.
         regroup: turns the sampler's batches of an epoch into others, or ``None`` to leave them.
+        rank: this process among those that share the epoch; ``None`` to leave the items' random numbers alone.
+
+    Attributes:
+        epoch: of the next iteration.
+        skip: how many batches, or indices of a sampler, the next iteration leaves out at its start.
     """
 
-    def __init__(self, sampler: Any, *, seed: int, regroup: Regroup | None = None) -> None:
+    def __init__(self, sampler: Any, *, seed: int, regroup: Regroup | None = None, rank: Share | None = None) -> None:
         self._sampler = sampler
         self._seed = seed
         self._regroup = regroup
+        self._rank = rank
         self.epoch = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Any]:
         # torch calls iter() twice for each new iterator over workers; a generator does nothing until its first next.
-        batches = self._batches(self.epoch)
-        return batches if self._regroup is None else self._regroup(batches)
+        return self._from(self.epoch, self.skip)
+
+    def _from(self, epoch: int, skip: int) -> Iterator[Any]:
+        """Yield the epoch's batches from number ``skip`` on."""
+        batches = self._batches(epoch)
+        if self._regroup is not None:
+            batches = self._regroup(batches, epoch)
+        ordinal = 0
+        for number, batch in enumerate(batches):
+            if isinstance(batch, list | tuple) and self._rank is not None:
+                if number >= skip:
+                    yield SeededIndices(
+                        batch, self._seed, epoch, ordinal * self._rank.count + self._rank.index, self._rank.count
+                    )
+                ordinal += len(batch)
+            elif number >= skip:
+                yield batch
 
     def _batches(self, epoch: int) -> Iterator[Any]:
         seed = rng.derive_seed(self._seed, "loader.order", epoch)
-        private = Seeded(seed)
-        with private:
+        private = _Private(seed, foreign=not _is_stock(self._sampler))
+        with private():
             batches = iter(_with_generator(self._sampler, torch.Generator().manual_seed(seed)))
         while True:
             # Entered anew for each batch: a context around the yield would stay open in the consumer's code.
-            with private:
+            with private():
                 batch = next(batches, _END)
             if batch is _END:
                 return
             yield batch
 
 
+class _Private:
+    """Contexts in which a sampler draws from generators of its own, one after the other.
+
+    Args:
+        seed: of the generators.
+        foreign: whether the sampler may draw from Python's or NumPy's generators, as none of torch's own does.
+    """
+
+    def __init__(self, seed: int, *, foreign: bool) -> None:
+        self._torch = Seeded(seed)
+        self._others = PrivateState(seed) if foreign else None
+
+    def __call__(self) -> AbstractContextManager[Any]:
+        stack = ExitStack()
+        if self._others is not None:
+            stack.enter_context(self._others)
+        stack.enter_context(self._torch)
+        return stack
+
+
+def _is_stock(sampler: Any) -> bool:
+    """Say whether a sampler, and the one inside it, are torch's own."""
+    if sampler is None:
+        return True
+    ours = type(sampler).__module__.startswith("torch.utils.data") or isinstance(sampler, list | tuple | range)
+    return ours and _is_stock(getattr(sampler, "sampler", None))
+
+
 def regroup(
-    batches: Iterator[Iterable[int]], *, batch_size: int, fraction: Fraction, drop_last: bool
+    batches: Iterator[Iterable[int]], *, batch_size: int, fractions: Fractions, drop_last: bool
 ) -> Iterator[list[int]]:
     """Yield the indices of ``batches`` in the groups of real items that mixed batches of ``batch_size`` hold.
 
@@ -66,7 +120,8 @@ def regroup(
     """
     indices = (index for batch in batches for index in batch)
     tally = Tally()
-    while True:
+    for step in count():
+        fraction = fraction_at(fractions, step)
         split = tally.split(fraction, batch_size)
         tally = tally.after(fraction, split)
         if split.real == 0:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torchaug_gen.augment.rows import Key
 from torchaug_gen.batch import Fields
+from torchaug_gen.loading.state import Progress
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Plan:
         positions: ``(S,)`` int64, the positions to draw.
         real_positions: ``(R,)`` int64, the positions of the real rows in the epoch.
         key: what the batch's random numbers are keyed by.
+        after: how far the pass will have come with this batch.
     """
 
     batch: Any
@@ -30,6 +32,7 @@ class Plan:
     positions: Tensor
     real_positions: Tensor
     key: Key
+    after: Progress
 
     @property
     def synthetic(self) -> int:
@@ -40,3 +43,20 @@ class Plan:
     def real(self) -> int:
         """How many real items the batch holds."""
         return len(self.synthetic_rows) - self.synthetic
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A batch that is ready.
+
+    Attributes:
+        batch: in the inner loader's own structure.
+        real: how many real items it holds.
+        synthetic: how many synthetic ones.
+        after: how far the pass has come with it.
+    """
+
+    batch: Any
+    real: int
+    synthetic: int
+    after: Progress

@@ -26,12 +26,12 @@ class Prefetcher(Generic[Plan, Batch]):
 
     def __init__(self, plan: Callable[[], Plan], compose: Callable[[Plan], Batch], *, depth: int) -> None:
         self._plan, self._compose, self._depth = plan, compose, depth
-        self._pending: deque[Future[tuple[Plan, Batch]]] = deque()
+        self._pending: deque[Future[Batch]] = deque()
         self._exhausted = False
         self._executor: ThreadPoolExecutor | None = None
 
-    def next(self) -> tuple[Plan, Batch]:
-        """Return the next plan and its batch.
+    def next(self) -> Batch:
+        """Return the next batch.
 
         Raises:
             StopIteration: the pass is over.
@@ -54,7 +54,7 @@ class Prefetcher(Generic[Plan, Batch]):
             self._exhausted = True
         except Exception as error:
             # Held back until the batches before it are delivered.
-            failed: Future[tuple[Plan, Batch]] = Future()
+            failed: Future[Batch] = Future()
             failed.set_exception(error)
             self._pending.append(failed)
             # The error's traceback holds this frame: without the name it does not hold itself.
@@ -87,9 +87,9 @@ def _stay_single(executor: ThreadPoolExecutor) -> None:
     torch.set_num_threads(threads)
 
 
-def _finish(compose: Callable[[Plan], Batch], plan: Plan) -> tuple[Plan, Batch]:
+def _finish(compose: Callable[[Plan], Batch], plan: Plan) -> Batch:
     try:
-        return plan, compose(plan)
+        return compose(plan)
     except StopIteration as error:
         # From a user's transform it would look like the end of the pass.
         raise RuntimeError("the transform or synthesizer raised StopIteration") from error

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import torch
 
 from torchaug_gen.augment.program import Program
 from torchaug_gen.batch import check_roles
-from torchaug_gen.mixing import MIXINGS, as_fraction, check_policy
+from torchaug_gen.mixing import MIXINGS, Schedule, check_policy
 from torchaug_gen.pixels import check_dtype
 from torchaug_gen.rng import check_seed
 
@@ -20,7 +19,7 @@ class Settings:
 
     program: Program
     synthesizer: Any
-    fraction: Fraction
+    schedule: Schedule
     mixing: str
     labels: Any
     fields: Mapping[str, Any] | None
@@ -35,7 +34,7 @@ class Settings:
     @property
     def mixes(self) -> bool:
         """Whether a pass may deliver synthetic items."""
-        return self.synthesizer is not None and self.fraction > 0
+        return self.synthesizer is not None and self.schedule.delivers
 
     @property
     def num_classes(self) -> int | None:
@@ -66,8 +65,8 @@ def check_settings(
     allow_eval: bool,
 ) -> Settings:
     """Return the arguments of an :class:`AugmentedLoader` as settings, or raise what is wrong with one of them."""
-    fraction = as_fraction(synthetic_fraction)
-    if synthesizer is None and fraction > 0:
+    schedule = Schedule.of(synthetic_fraction)
+    if synthesizer is None and schedule.delivers:
         raise ValueError(f"synthetic_fraction={synthetic_fraction} needs a synthesizer, got None")
     if synthesizer is not None and not callable(getattr(synthesizer, "sample", None)):
         raise TypeError(
@@ -92,7 +91,7 @@ def check_settings(
     settings = Settings(
         program=Program(transform, dtype=check_dtype(dtype), memory_format=memory_format),
         synthesizer=synthesizer,
-        fraction=fraction,
+        schedule=schedule,
         mixing=mixing,
         labels=check_policy(labels, getattr(synthesizer, "num_classes", None)),
         fields=fields,

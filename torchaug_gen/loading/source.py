@@ -1,6 +1,7 @@
 """Source: turns the inner loader's batches into plans, for each of the three ways of mixing."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -8,13 +9,15 @@ from torch import Tensor
 
 from torchaug_gen import batch as batches
 from torchaug_gen import rng
-from torchaug_gen.augment.rows import Key, size_error
+from torchaug_gen.augment.rows import Key
 from torchaug_gen.batch import Fields
 from torchaug_gen.labels import check_labels
+from torchaug_gen.loading.checking import check_fields, check_real
 from torchaug_gen.loading.plan import Plan
+from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.settings import Settings
-from torchaug_gen.mixing import LabelSource, Split, Tally, synthetic_rows
-from torchaug_gen.pixels import outside
+from torchaug_gen.loading.state import Progress
+from torchaug_gen.mixing import LabelSource, Split, synthetic_rows
 from torchaug_gen.ranks import Share
 
 
@@ -22,9 +25,9 @@ class Source:
     """Plans the batches of one pass, on the consumer's thread.
 
     Args:
-        inner: the inner loader's iterator.
+        inner: the inner loader's batches, from the progress's position on.
         settings: the loader's settings.
-        epoch: the epoch of the pass.
+        start: what the pass goes on from.
         rank: this process among those that share the epoch.
         batch_size: items in a mixed batch; 0 where batches are not regrouped.
         regrouped: whether the inner loader already delivers the real items of one mixed batch at a time.
@@ -33,10 +36,10 @@ class Source:
 
     def __init__(
         self,
-        inner: Iterator[Any],
+        inner: Reading,
         settings: Settings,
         *,
-        epoch: int,
+        start: Progress,
         rank: Share,
         batch_size: int,
         regrouped: bool,
@@ -44,15 +47,19 @@ class Source:
     ) -> None:
         self.inner = inner
         self._settings = settings
-        self._epoch, self._rank = epoch, rank
+        self._epoch, self._rank = start.epoch, rank
         self._batch_size, self._drop_last = batch_size, drop_last
-        self._step = 0
-        self._tally = Tally()
-        self._real_seen = 0
+        self._step = start.step
+        self._tally = start.tally
+        self._real_seen = start.real
         self._fields: Fields | None = None
+        self._cursor = start.cursor
         self._label_source: LabelSource | None = None
-        # Real rows that wait for their batch: a whole inner batch when regrouped, the carried rows else.
+        # Real rows that wait for their batch: a whole inner batch when regrouped, the carried rows else. They are the
+        # last ones of the latest inner batch, which is read again to resume: they are not part of the state.
         self._held: Any = None
+        self._latest_position, self._latest_rows = start.position, 0
+        self._delivered_rows = start.rows
         self._ended = False
         # Plain functions: a bound method would put this object in a cycle, and workers would outlive the pass.
         ways = {
@@ -71,17 +78,22 @@ class Source:
         """
         return self._next(self)
 
+    @property
+    def _fraction(self) -> Fraction:
+        """The fraction of the batch to be planned."""
+        return self._settings.schedule(self._epoch, self._step)
+
     def _whole(self) -> Plan:
         batch, n = self._pull()
         return self._plan(batch, Split(n, 0))
 
     def _extended(self) -> Plan:
         batch, n = self._pull()
-        return self._plan(batch, self._tally.extend(self._settings.fraction, n))
+        return self._plan(batch, self._tally.extend(self._fraction, n))
 
     def _replaced(self) -> Plan:
         batch, n = self._pull()
-        split = self._tally.split(self._settings.fraction, n)
+        split = self._tally.split(self._fraction, n)
         rows = synthetic_rows(n, split.synthetic, shift=self._epoch + self._step)
         replaced = None
         if self._labels_of(batch) is not None:
@@ -89,7 +101,7 @@ class Source:
         return self._plan(self._take(batch, n, (~rows).nonzero()[:, 0]), split, rows=rows, labels=replaced)
 
     def _regrouped(self) -> Plan:
-        expected = self._tally.split(self._settings.fraction, self._batch_size)
+        expected = self._tally.split(self._fraction, self._batch_size)
         if self._held is None:
             try:
                 self._held = self._pull()
@@ -99,7 +111,7 @@ class Source:
                 # The lost batch counts, so that those behind it stay in step with the indices already handed out.
                 while expected.real == 0:
                     self._advance(expected)
-                    expected = self._tally.split(self._settings.fraction, self._batch_size)
+                    expected = self._tally.split(self._fraction, self._batch_size)
                 self._advance(expected)
                 raise
         batch, n = self._held
@@ -107,10 +119,10 @@ class Source:
             return self._plan(self._take(batch, n, torch.empty(0, dtype=torch.int64)), expected)
         self._held = None
         # Fewer rows come with the short last batch, or from a collate_fn that leaves items out.
-        return self._plan(batch, expected if n == expected.real else self._tally.extend(self._settings.fraction, n))
+        return self._plan(batch, expected if n == expected.real else self._tally.extend(self._fraction, n))
 
     def _carried(self) -> Plan:
-        split = self._tally.split(self._settings.fraction, self._batch_size)
+        split = self._tally.split(self._fraction, self._batch_size)
         # One row at least, since a batch is delivered only while there are real items left.
         while not self._ended and (self._held is None or self._held[1] < max(split.real, 1)):
             self._carry()
@@ -120,7 +132,7 @@ class Source:
         if n < split.real:
             if self._drop_last:
                 raise StopIteration
-            split = self._tally.extend(self._settings.fraction, n)
+            split = self._tally.extend(self._fraction, n)
         rows = torch.arange(n)
         self._held = (self._take(batch, n, rows[split.real :]), n - split.real) if n > split.real else None
         return self._plan(self._take(batch, n, rows[: split.real]), split)
@@ -134,6 +146,9 @@ class Source:
             return
         if not n:
             return
+        if self._delivered_rows:
+            batch = self._take(batch, n, torch.arange(self._delivered_rows, n))
+            n, self._delivered_rows = n - self._delivered_rows, 0
         for path, value in self._columns(batch, n):
             if not (batches.is_column(value, n) or value is None or path == (self._settings.tag,)):
                 raise ValueError(
@@ -153,10 +168,12 @@ class Source:
 
     def _pull(self) -> tuple[Any, int]:
         """Return the inner loader's next batch and its number of items, checked."""
+        before = self.inner.position
         batch = next(self.inner)
         if self._fields is None:
             fields = batches.find_fields(batch, self._settings.fields)
-            self._check_fields(batch, fields)
+            if self._settings.mixes:
+                check_fields(batch, fields, self._settings)
             # Only now: a consumer who goes on after the error meets it again.
             self._fields = fields
         images = batches.get(batch, self._fields.images)
@@ -166,25 +183,44 @@ class Source:
         if self._fields.labels is not None and n:
             batches.assert_labels(self._labels_of(batch), self._fields.labels, n)
         if self._settings.mixes:
-            self._check_real(images)
+            check_real(images, self._settings)
+        if n:
+            self._latest_position, self._latest_rows = before, n
         return batch, n
 
     def _plan(self, batch: Any, split: Split, *, rows: Tensor | None = None, labels: Tensor | None = None) -> Plan:
         first = self._tally.synthetic
         positions = (torch.arange(split.synthetic) + first) * self._rank.count + self._rank.index
+        real_positions = self._real_positions(split.real, rows)
+        key = Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index)
         try:
-            return Plan(
-                batch=batch,
-                fields=self._known_fields,
-                synthetic_rows=synthetic_rows(sum(split), split.synthetic) if rows is None else rows,
-                labels=self._choose(batch, positions, labels),
-                positions=positions,
-                real_positions=self._real_positions(split.real, rows),
-                key=Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index),
-            )
+            classes = self._choose(batch, positions, labels)
         finally:
             # Also where labels turn out bad: the batches behind stay in step with the indices handed out.
             self._advance(split, replaced=0 if rows is None else split.synthetic)
+        return Plan(
+            batch=batch,
+            fields=self._known_fields,
+            synthetic_rows=synthetic_rows(sum(split), split.synthetic) if rows is None else rows,
+            labels=classes,
+            positions=positions,
+            real_positions=real_positions,
+            key=key,
+            after=self._progress(),
+        )
+
+    def _progress(self) -> Progress:
+        """Return how far the pass has come with all that was planned."""
+        held = 0 if self._held is None else self._held[1]
+        return Progress(
+            epoch=self._epoch,
+            step=self._step,
+            real=self._real_seen,
+            tally=self._tally,
+            cursor=self._cursor if self._label_source is None else self._label_source.cursor,
+            position=self._latest_position if held else self.inner.position,
+            rows=self._latest_rows - held if held else 0,
+        )
 
     def _real_positions(self, count: int, replaced: Tensor | None) -> Tensor:
         """Return the positions of the real rows of the batch to be planned."""
@@ -198,7 +234,7 @@ class Source:
         return self._fields
 
     def _advance(self, split: Split, *, replaced: int = 0) -> None:
-        self._tally = self._tally.after(self._settings.fraction, split)
+        self._tally = self._tally.after(self._fraction, split)
         self._real_seen += split.real + replaced
         self._step += 1
 
@@ -227,6 +263,7 @@ class Source:
             self._label_source = LabelSource(
                 self._settings.labels, num_classes, seed=self._settings.seed, epoch=self._epoch
             )
+            self._label_source.cursor = self._cursor
         real = self._classes(batch) if self._labels_of(batch) is not None else torch.empty(0, dtype=torch.int64)
         return self._label_source.draw(real, positions)
 
@@ -248,53 +285,3 @@ class Source:
             return (draws[:, None] >= labels.float().cumsum(1)).sum(1).clamp(max=num_classes - 1)
         check_labels(labels, num_classes, what=f"real labels (the synthesizer has {num_classes} classes)")
         return labels.to(torch.int64)
-
-    def _check_fields(self, batch: Any, fields: Fields) -> None:
-        """Raise where the batch has fields that the transform or the synthesizer cannot serve."""
-        if not self._settings.mixes:
-            return
-        unserved = [role for role, path in fields.targets.items() if path not in fields.fill]
-        if unserved:
-            raise ValueError(
-                f"the batch has {_listed(fields)}, but the synthesizer returns none: synthetic rows cannot have them"
-            )
-        if fields.labels is not None and getattr(self._settings.synthesizer, "num_classes", None) is None:
-            raise ValueError(
-                f"the batch has labels at {batches.show(fields.labels)}, but the synthesizer has no classes: give it "
-                'num_classes, or deny labels with fields={"labels": None}'
-            )
-        n = batches.count(batches.get(batch, fields.images))
-        # The tag is given to all rows later.
-        roles = {fields.images, fields.labels, *fields.targets.values(), (self._settings.tag,)}
-        for path, value in batches.columns(batch, n, fields.images):
-            if path not in roles and path not in fields.fill and batches.is_column(value, n):
-                what = batches.describe_leaf(value)
-                if fields.labels is None:
-                    what += " (not labels, which are class indices (N,) or probabilities (N, K))"
-                raise ValueError(
-                    f"synthetic rows have no value for field {batches.show(path)}, {what}: "
-                    f"give one with fields={{'fill': {{{path[0] if len(path) == 1 else path!r}: ...}}}}"
-                )
-
-    def _check_real(self, images: batches.Images) -> None:
-        shape = getattr(self._settings.synthesizer, "image_shape", None)
-        for part in [images] if isinstance(images, Tensor) else images:
-            if shape is not None and part.shape[-3] != shape[0]:
-                raise ValueError(f"real images have {part.shape[-3]} channels, but synthetic ones have {shape[0]}")
-            # Said here too, because batches of one item would never hold both sizes.
-            if (
-                shape is not None
-                and not self._settings.program.stages
-                and part.numel()
-                and part.shape[-2:] != tuple(shape[1:])
-            ):
-                raise size_error(part[:1] if part.ndim == 4 else [part], [torch.empty(shape)])
-            if span := outside(part):
-                raise ValueError(
-                    f"real images must be in [0, 1] to be mixed with synthetic ones, got {span}: if they are already "
-                    "normalised, move Normalize from the dataset into transform"
-                )
-
-
-def _listed(fields: Fields) -> str:
-    return ", ".join(f"{role} at {batches.show(path)}" for role, path in fields.targets.items())

@@ -1,28 +1,25 @@
 """Run folders: a synthesizer on disk, in files that can be checked before they are believed."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, cast
 
 import torch
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import nn
 
+from torchaug_gen.synthesis.architectures import ARCHITECTURES, architecture_of, build, synthesizer_for
+from torchaug_gen.synthesis.external.exported import RISK, export, load_exported
+from torchaug_gen.synthesis.external.source import MAX_BYTES, MAX_JSON_BYTES, Pins, Source
+from torchaug_gen.synthesis.external.weights import read_safetensors
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.vae import VaeNet
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
+from torchaug_gen.synthesis.sizes import check_arguments, check_sizes
 
 FORMAT = "torchaug_gen.run"
 VERSION = 1
@@ -32,15 +29,6 @@ PROGRAM = "network.pt2"
 SUMS = "SHA256SUMS"
 FOREIGN = "torch.export"
 
-# The networks that a name in a config may stand for. Each is built from the sizes of the config and the
-# arguments that its property ``arguments`` returned when it was saved.
-ARCHITECTURES: Mapping[str, type[VaeNet]] = {"VaeNet": VaeNet}
-
-_MAX_SIDE = 4096
-_MAX_LATENT_DIM = 65536
-_MAX_CLASSES = 1 << 20
-_MAX_CHUNK = 65536
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -49,7 +37,7 @@ class RunConfig:
     Args:
         architecture: a key of :data:`ARCHITECTURES`, or ``"torch.export"`` for a foreign network.
         arguments: the architecture's own constructor arguments.
-        latent_dim: width of the latent vectors, 1..65536.
+        latent_dim: width of the latent vectors, 1..65536, or their shape.
         image_shape: ``(C, H, W)``, each 1..4096.
         num_classes: number of classes, 1..2²⁰, or ``None``.
         value_range: the network's values for black and white.
@@ -62,8 +50,8 @@ class RunConfig:
     """
 
     architecture: str
-    arguments: Mapping[str, int]
-    latent_dim: int
+    arguments: Mapping[str, Any]
+    latent_dim: int | tuple[int, ...]
     image_shape: tuple[int, int, int]
     num_classes: int | None
     value_range: tuple[float, float]
@@ -72,29 +60,18 @@ class RunConfig:
     package_version: str
 
     def __post_init__(self) -> None:
-        _check_count("latent_dim", self.latent_dim, _MAX_LATENT_DIM)
-        _check_count("chunk", self.chunk, _MAX_CHUNK)
-        if self.num_classes is not None:
-            _check_count("num_classes", self.num_classes, _MAX_CLASSES)
-        if not _is_tuple(self.image_shape, 3):
-            raise ValueError(f"image_shape must be three integers, got {self.image_shape!r}")
-        for size in self.image_shape:
-            _check_count("each size of image_shape", size, _MAX_SIDE)
-        if not _is_tuple(self.value_range, 2) or not all(
-            type(bound) in (int, float) and math.isfinite(bound) for bound in self.value_range
-        ):
-            raise ValueError(f"value_range must be two finite numbers, got {self.value_range!r}")
-        if not self.value_range[0] < self.value_range[1]:
-            raise ValueError(f"value_range must be (black, white) with black < white, got {self.value_range}")
+        check_sizes(
+            latent_dim=self.latent_dim,
+            image_shape=self.image_shape,
+            num_classes=self.num_classes,
+            value_range=self.value_range,
+            chunk=self.chunk,
+            classes=self.classes,
+        )
         if self.architecture not in (*ARCHITECTURES, FOREIGN):
             known = ", ".join((*ARCHITECTURES, FOREIGN))
             raise ValueError(f"architecture must be one of {known}, got {self.architecture!r}")
-        if not isinstance(self.arguments, dict):
-            raise ValueError(f"arguments must be an object, got {self.arguments!r}")
-        if self.classes is not None and not (
-            _is_tuple(self.classes, self.num_classes) and all(isinstance(name, str) for name in self.classes)
-        ):
-            raise ValueError(f"classes must be num_classes={self.num_classes} names, got {self.classes!r}")
+        check_arguments(self.arguments)
         if not isinstance(self.package_version, str):
             raise ValueError(f"package_version must be a string, got {self.package_version!r}")
 
@@ -137,12 +114,12 @@ def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
         TypeError: a foreign network that ``torch.export`` cannot trace; nothing is written.
     """
     net = synthesizer.net
-    architecture = type(net).__name__
-    known = ARCHITECTURES.get(architecture) is type(net)
+    architecture = architecture_of(net)
+    shape = synthesizer.latent_shape
     config = RunConfig(
-        architecture=architecture if known else FOREIGN,
-        arguments=dict(net.arguments) if isinstance(net, VaeNet) and known else {},
-        latent_dim=synthesizer.latent_dim,
+        architecture=architecture or FOREIGN,
+        arguments={} if architecture is None else dict(cast(Any, net).arguments),
+        latent_dim=shape[0] if len(shape) == 1 else shape,
         image_shape=synthesizer.image_shape,
         num_classes=synthesizer.num_classes,
         value_range=synthesizer.value_range,
@@ -150,7 +127,7 @@ def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
         classes=synthesizer.classes,
         package_version=version("torchaug_gen"),
     )
-    network = _weights(net) if known else _exported(synthesizer)
+    network = _exported(synthesizer) if architecture is None else _weights(net)
     files = {config.network_file: network, CONFIG: config.to_json()}
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
     path.mkdir(parents=True, exist_ok=True)
@@ -159,26 +136,31 @@ def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
     (path / (WEIGHTS if config.architecture == FOREIGN else PROGRAM)).unlink(missing_ok=True)
 
 
-def load_run(path: Path, *, device: torch.device, trust: bool = False, sha256: str | None = None) -> NetworkSynthesizer:
+def load_run(path: Path, *, device: torch.device, trust: bool = False, sha256: Pins = None) -> NetworkSynthesizer:
     """Load a run folder; see :meth:`Synthesizer.load`."""
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder at {path}")
-    sums = _read_sums(path)
-    config = _read_config(path, sums)
+    source = Source(path, sha256=sha256)
+    sums = _read_sums(source)
+    config = _read_config(source, sums)
     if config.architecture == FOREIGN and not trust:
-        raise ValueError(
-            f"{path} holds a foreign network as a torch.export program, whose loader unpickles and can so execute "
-            "code: pass trust=True if you trust who wrote it"
+        raise ValueError(f"{path} holds a foreign network as {RISK}: pass trust=True if you trust who wrote it")
+    source.main = config.network_file
+    file = path / config.network_file
+    content = _read_checked(source, config.network_file, sums)
+    if config.architecture == FOREIGN:
+        net: nn.Module = load_exported(content, file)
+    else:
+        net = build(
+            config.architecture,
+            config.arguments,
+            read_safetensors(content, file),
+            file,
+            image_shape=config.image_shape,
+            latent_dim=config.latent_dim,
+            num_classes=config.num_classes,
         )
-    content = _read_checked(path, config.network_file, sums)
-    if sha256 is not None and sha256.lower() != (found := hashlib.sha256(content).hexdigest()):
-        raise ValueError(f"{path / config.network_file} must have the SHA-256 {sha256}, got {found}")
-    load = _load_program if config.architecture == FOREIGN else _load_weights
-    try:
-        net = load(content, config)
-    except Exception as error:
-        raise ValueError(f"{path / config.network_file} cannot be loaded: {error}") from error
-    synthesizer = NetworkSynthesizer(
+    synthesizer: NetworkSynthesizer = synthesizer_for(net)(
         net,
         latent_dim=config.latent_dim,
         image_shape=config.image_shape,
@@ -203,45 +185,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-class ExportedNet(nn.Module):
-    """A ``torch.export`` program as a module that can be put into evaluation mode and moved.
-
-    Args:
-        program: what ``torch.export`` made of a network in evaluation mode.
-    """
-
-    def __init__(self, program: ExportedProgram) -> None:
-        super().__init__()
-        self.program = program
-        self.network = program.module()
-
-    def forward(self, *inputs: Tensor) -> Any:
-        """Run the program."""
-        return self.network(*inputs)
-
-    def train(self, mode: bool = True) -> Self:
-        """Refuse training: the program was traced in evaluation mode."""
-        if mode:
-            raise TypeError("an exported network can only draw images: train the network it was exported from")
-        self.training = False
-        return self
-
-    def to(self, device: torch.device | str) -> Self:  # type: ignore[override]
-        """Move the program, with the devices that are written into its operations."""
-        device = torch.device(device)
-        if device != _device(self.network):
-            from torch.export.passes import move_to_device_pass
-
-            self.program = move_to_device_pass(self.program, device)
-            self.network = self.program.module()
-        return self
-
-
-def _device(net: nn.Module) -> torch.device:
-    tensor = next(iter((*net.parameters(), *net.buffers())), None)
-    return torch.device("cpu") if tensor is None else tensor.device
-
-
 def _weights(net: nn.Module) -> bytes:
     # On loading every tensor is contiguous; what runs channels last says so itself.
     tensors = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
@@ -250,89 +193,42 @@ def _weights(net: nn.Module) -> bytes:
 
 def _exported(synthesizer: NetworkSynthesizer) -> bytes:
     """Return the network as the bytes of a ``.pt2`` file."""
-    net = synthesizer.net.eval()
-    inputs = [torch.zeros(synthesizer.chunk, synthesizer.latent_dim, device=synthesizer.device)]
-    if synthesizer.num_classes is not None:
-        inputs.append(torch.zeros(synthesizer.chunk, dtype=torch.int64, device=synthesizer.device))
+    z, labels = synthesizer.zeros()
+    program = export(synthesizer.net, z, labels)
     buffer = io.BytesIO()
-    try:
-        if isinstance(net, ExportedNet):
-            program = net.program
-        else:
-            with torch.no_grad():
-                program = torch.export.export(net, tuple(inputs))
-        torch.export.save(program, buffer)
-    except Exception as error:
-        raise TypeError(
-            f"{type(net).__name__} is not a network of this package, and torch.export cannot trace it: {error}"
-        ) from error
+    torch.export.save(program, buffer)
     return buffer.getvalue()
 
 
-def _read_sums(path: Path) -> dict[str, str]:
+def _read_sums(source: Source) -> dict[str, str]:
     sums = {}
-    for line in _read(path, SUMS).decode(errors="replace").splitlines():
+    for line in _read(source, SUMS, MAX_JSON_BYTES).decode(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         sums[name] = digest
     return sums
 
 
-def _read_config(path: Path, sums: Mapping[str, str]) -> RunConfig:
-    content = _read_checked(path, CONFIG, sums)
+def _read_config(source: Source, sums: Mapping[str, str]) -> RunConfig:
+    content = _read_checked(source, CONFIG, sums, MAX_JSON_BYTES)
     try:
         return RunConfig.from_json(content)
     except ValueError as error:
-        raise ValueError(f"{path / CONFIG}: {error}") from error
+        raise ValueError(f"{source.path / CONFIG}: {error}") from error
 
 
-def _read_checked(path: Path, name: str, sums: Mapping[str, str]) -> bytes:
+def _read_checked(source: Source, name: str, sums: Mapping[str, str], limit: int = MAX_BYTES) -> bytes:
     """Return a file's content once its hash is that of ``SHA256SUMS``; later use sees the bytes that were checked."""
-    content = _read(path, name)
+    content = _read(source, name, limit)
     if sums.get(name) != hashlib.sha256(content).hexdigest():
         raise ValueError(
-            f"{path / name} is not the file that {SUMS} describes: it was altered or cut short; "
+            f"{source.path / name} is not the file that {SUMS} describes: it was altered or cut short; "
             "copy the run again or save it anew"
         )
     return content
 
 
-def _read(path: Path, name: str) -> bytes:
+def _read(source: Source, name: str, limit: int) -> bytes:
     try:
-        return (path / name).read_bytes()
+        return source.read(name, limit=limit, describes=name in (SUMS, CONFIG))
     except FileNotFoundError:
-        raise ValueError(f"{path / name} is missing: copy the whole run folder, or save it anew") from None
-
-
-def _load_weights(content: bytes, config: RunConfig) -> nn.Module:
-    """Build the network without memory, compare it with the file, and only then give it the file's tensors."""
-    try:
-        with torch.device("meta"):
-            net = ARCHITECTURES[config.architecture](
-                image_shape=config.image_shape,
-                latent_dim=config.latent_dim,
-                num_classes=config.num_classes,
-                **config.arguments,
-            )
-    except TypeError as error:
-        raise ValueError(f"wrong arguments for {config.architecture}: {error}") from error
-    tensors = load_safetensors(content)
-    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in net.state_dict().items()}
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(f"{config.architecture} has {name}: {expected.get(name)}, the file {found.get(name)}")
-    net.load_state_dict(tensors, assign=True)
-    return net
-
-
-def _load_program(content: bytes, config: RunConfig) -> nn.Module:
-    return ExportedNet(torch.export.load(io.BytesIO(content)))
-
-
-def _is_tuple(value: object, length: int | None) -> bool:
-    return isinstance(value, tuple) and len(value) == length
-
-
-def _check_count(name: str, value: object, limit: int) -> None:
-    if type(value) is not int or not 1 <= value <= limit:
-        raise ValueError(f"{name} must be an integer in 1..{limit}, got {value!r}")
+        raise ValueError(f"{source.path / name} is missing: copy the whole run folder, or save it anew") from None

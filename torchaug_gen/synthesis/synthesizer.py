@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torchaug_gen.labels import check_labels
 from torchaug_gen.pixels import TOLERANCE
 
 if TYPE_CHECKING:
+    from torchaug_gen.synthesis.external.loading import LoadOptions
     from torchaug_gen.synthesis.network import NetworkSynthesizer
 
 ImageShape = tuple[int, int, int]
@@ -118,11 +119,57 @@ class Synthesizer(ABC):
         images = self.draw(asked, seed=seed, epoch=epoch, positions=positions)
         return check_images(images, (len(positions), *self.image_shape), positions), asked
 
+    def vary(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        strength: float,
+        mode: str = "perturb",
+        residual: bool = True,
+        partners: Tensor | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        positions: Tensor | Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return new views of real images: encode each, move its code within its class, and decode.
+
+        The residual x - D(z) that decoding loses is added back to D(z') by default, which keeps the detail of the real
+        image where the code's move does not touch it. The view at a position does not depend on the other rows.
+
+        Args:
+            images: ``(N, C, H, W)``, uint8 or floating in [0, 1], of :attr:`image_shape`.
+            labels: ``(N,)`` class indices, where the synthesizer has classes; the views are of the same classes.
+            strength: how far, in [0, 1]. 0 moves nothing; 1 perturbs a code into a fresh draw of its surroundings, or
+                interpolates with the full weights.
+            mode: ``"perturb"`` steps from a code towards a draw from the Gaussian of the class's prior that it most
+                probably comes from. ``"interpolate"`` goes towards the code of another image by ``strength`` times a
+                weight in [-0.3, 1.3] that is never within 0.1 of 0.
+            residual: add the residual.
+            partners: ``(N, C, H, W)``, what to interpolate each image with, of its class; left out, each is
+                interpolated with a draw from the prior of its class.
+            seed: 0 ≤ seed < 2⁶⁴.
+            epoch: 0 ≤ epoch < 2³²; other views each epoch.
+            positions: ``(N,)`` integers ≥ 0; ``range(N)`` when left out.
+
+        Returns:
+            ``(N, C, H, W)`` float32 in [0, 1] on :attr:`device`.
+
+        Raises:
+            TypeError: a synthesizer that cannot encode; images neither floating nor uint8.
+            ValueError: images of another shape, size or range, labels that are missing, unknown or too many, a
+                strength outside [0, 1], another mode.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot encode images, so it cannot vary them; a VaeSynthesizer can, which "
+            "train_vae returns and Synthesizer.load gives for its run folders"
+        )
+
     @staticmethod
     def from_module(
         net: nn.Module,
         *,
-        latent_dim: int,
+        latent_dim: int | Sequence[int],
         image_shape: Sequence[int],
         num_classes: int | None = None,
         value_range: tuple[float, float] = (-1.0, 1.0),
@@ -134,7 +181,8 @@ class Synthesizer(ABC):
             net: called as ``net(z)``, or ``net(z, y)`` when ``num_classes`` is given, with ``z`` of shape
                 ``(chunk, latent_dim)`` float32 standard normal and ``y`` of shape ``(chunk,)`` int64; returns images
                 ``(chunk, C, H, W)``. It is put into evaluation mode and stays on its device.
-            latent_dim: width of ``z``.
+            latent_dim: width of ``z``, or its shape where a row is no vector: ``(100, 1, 1)`` for a DCGAN that begins
+                with a transposed convolution. The numbers are the same either way.
             image_shape: ``(C, H, W)``.
             num_classes: number of classes that ``y`` counts, or ``None``.
             value_range: the values the network gives for black and white; mapped to [0, 1].
@@ -163,24 +211,49 @@ class Synthesizer(ABC):
         *,
         device: torch.device | str = "cpu",
         trust: bool = False,
-        sha256: str | None = None,
+        sha256: str | Mapping[str, str] | None = None,
+        **options: Unpack[LoadOptions],
     ) -> NetworkSynthesizer:
-        """Load a run folder that :meth:`save` or training wrote.
+        """Load a synthesizer that :meth:`save` or training wrote, or a generator out of anybody's file.
+
+        ========================= ===== ==========================================================================
+        path                      trust what is read
+        ========================= ===== ==========================================================================
+        run folder                  no  safetensors and JSON; of a foreign network a ``.pt2``, with trust
+        ``.safetensors``            no  weights, for ``net`` or for a network of this package that the JSON names
+        ``.pth`` ``.tar`` …         no  a state dict for ``net``, unpickled as tensors only
+        ``.onnx``                   no  a network that onnxruntime runs on the CPU; extra ``onnx``
+        folder of diffusers         no  DDPM, DDIM and DiT pipelines, ``AutoencoderKL``; extra ``diffusers``
+        ``.pt2``                   yes  a ``torch.export`` program
+        ``.pt`` ``.ts``            yes  TorchScript
+        ========================= ===== ==========================================================================
+
+        What is inside an archive of PyTorch, not its ending, decides what it is. The same seed and position give the
+        same latent in every format, and so the same image up to rounding. A JSON object in a file of the same name
+        (``faces.json`` beside ``faces.onnx``) may hold the options below; the call has the last word.
 
         Args:
-            path: the folder.
+            path: the file or folder.
             device: where to draw.
-            trust: allow what can execute code. Networks of this package are loaded from safetensors and JSON and
-                need no trust; a foreign network was saved as a ``torch.export`` program, whose loader unpickles.
-            sha256: the expected SHA-256 of the file with the weights, in hexadecimal.
+            trust: allow what can execute code when it is loaded: ``.pt2`` and TorchScript. Pickles of anything but
+                tensors are refused all the same.
+            sha256: the expected SHA-256 in hexadecimal of the file with the network; or of every file that is read,
+                by its path within the folder. It is compared before anything is parsed.
+            **options: what the file does not say itself. ``latent_dim``, ``image_shape``, ``num_classes``,
+                ``value_range`` and ``chunk`` as in :meth:`from_module`; ``classes``, their names; ``net``, the module
+                that weights belong to, which takes them; ``key``, where in a checkpoint they are; for a pipeline
+                ``steps`` (50) and ``guidance`` (1, none).
 
         Raises:
-            FileNotFoundError: no such folder.
-            ValueError: a file that is missing or altered, an unknown format, or a foreign network without ``trust``.
+            FileNotFoundError: no such file or folder.
+            ValueError: a file that is missing, altered, damaged, too large or not what it says; one that needs
+                ``trust``; options that are missing, or that the file contradicts.
+            TypeError: an unknown option.
+            ModuleNotFoundError: the extra that a format needs is not installed.
         """
-        from torchaug_gen.synthesis.runs import load_run
+        from torchaug_gen.synthesis.external.loading import load_any
 
-        return load_run(Path(path), device=torch.device(device), trust=trust, sha256=sha256)
+        return load_any(Path(path), device=torch.device(device), trust=trust, sha256=sha256, options=options)
 
 
 def check_images(images: Tensor, shape: tuple[int, int, int, int], positions: Tensor) -> Tensor:

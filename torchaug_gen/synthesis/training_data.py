@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from torchaug_gen import rng
 from torchaug_gen.labels import class_names
 from torchaug_gen.seeded import Seeded
+from torchaug_gen.synthesis import distributed
+from torchaug_gen.synthesis.digests import digest
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _GREY = {"1", "L", "LA"}
 _COLOUR = {"P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+
+_GIB = 1 << 30
 
 # The widest warp at strength 1, chosen so that a 6 stays a 6: 10 degrees, 10 % of size, 0.1 of shear and
 # a shift of 5 % of the side.
@@ -55,37 +59,49 @@ class TrainingImages:
 
 
 def read_images(
-    data: str | Path | Dataset[Any], *, image_size: tuple[int, int] | None = None, seed: int = 0
+    data: str | Path | Dataset[Any],
+    *,
+    image_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    max_gib: float = 8.0,
 ) -> TrainingImages:
-    """Read every item of a dataset once.
+    """Read every item of a dataset once, and keep it in memory as uint8.
 
     Args:
-        data: a folder with one subfolder of images per class, or a map-style dataset of ``(image, label)`` pairs,
-            of ``(image,)`` or of bare images. An image is a PIL image, or a tensor ``(C, H, W)``, uint8 or floating
-            in [0, 1]; floating ones are rounded to 8 bits. A label is an integer ≥ 0. Class names are taken from
-            the dataset's attribute ``classes``, where it has one.
+        data: a folder with one subfolder of images per class, or a dataset, map-style or iterable, such as
+            :class:`torchaug_gen.ShardStream`, of ``(image, label)`` pairs, of ``(image,)`` or of bare images. An
+            image is a PIL image, or a tensor ``(C, H, W)``, uint8 or floating in [0, 1]; floating ones are rounded
+            to 8 bits. A label is an integer ≥ 0. Class names are taken from the dataset's attribute ``classes``,
+            where it has one. What an iterable gives is put into an order of its own, so that neither its shuffling
+            matters nor, where it splits itself over processes (``splits_itself``), how many there are.
         image_size: ``(H, W)`` that images are resized to cover, antialiased, and then cropped to about the
             centre; ``None`` keeps their size, which must then be one for all.
         seed: for datasets with random transforms, whose PyTorch random numbers come from it.
+        max_gib: GiB of memory that the images may take. Where the number of items is known, it is compared before
+            the second is read.
 
     Raises:
         ValueError: no images, images of different or unreadable kinds, labels that are missing for some images, are
-            negative or have no name in ``classes``, and classes without an image.
-        TypeError: neither a path nor a map-style dataset.
+            negative or have no name in ``classes``, classes without an image, and more images than ``max_gib`` holds.
+        TypeError: neither a path nor a dataset.
     """
     if isinstance(data, str | Path):
         from torchvision.datasets import ImageFolder
 
         data = ImageFolder(str(data), loader=_open)
-    if not hasattr(data, "__getitem__") or not isinstance(data, Sized):
-        raise TypeError(f"data must be a folder or a map-style dataset with a length, got {type(data).__name__}")
     images: list[Tensor] = []
     labels: list[int | None] = []
+    count = len(data) if isinstance(data, Sized) else None
+    nbytes = 0
     with Seeded(rng.derive_seed(seed, "training.read")):
-        for index in range(len(data)):
-            image, label = _pair(data[index])
+        for index, item in enumerate(_items(data)):
+            image, label = _pair(item)
             images.append(_resize(_image(image, index), image_size))
             labels.append(_label(label, index))
+            nbytes += images[-1].nbytes
+            _check_memory(images, nbytes, count if index == 0 else None, max_gib)
+    if isinstance(data, IterableDataset):
+        images, labels = _in_own_order(images, labels, split=getattr(data, "splits_itself", False))
     if not images:
         raise ValueError("data must hold at least one image, got none")
     return _with_labels(_stack(images), labels, class_names(data))
@@ -119,6 +135,44 @@ def warp(images: Tensor, *, strength: float, seed: int, positions: Tensor) -> Te
     # Bilinear resampling would halve the variance of the Laplacian, and the network would learn that blur.
     warped = F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
     return warped.clamp(0, 1)
+
+
+def _items(data: object) -> Iterator[object]:
+    """Yield every item once; of a map-style dataset by its index, since not every one of them can be iterated."""
+    if isinstance(data, IterableDataset):
+        yield from data
+    elif hasattr(data, "__getitem__") and isinstance(data, Sized):
+        for index in range(len(data)):
+            yield cast(Any, data)[index]
+    else:
+        raise TypeError(
+            f"data must be a folder, a map-style dataset with a length or an IterableDataset, got {type(data).__name__}"
+        )
+
+
+def _check_memory(images: Sequence[Tensor], nbytes: int, count: int | None, max_gib: float) -> None:
+    """Raise ``ValueError`` where the images read, or all ``count`` of them if they are like the first, are too many."""
+    # Grey images are stored as colour where others are coloured, at most three times this.
+    needed = nbytes if count is None else count * images[0].nbytes
+    if needed > max_gib * _GIB:
+        told = f"{len(images):,} images so far" if count is None else f"{count:,} images of {tuple(images[0].shape)}"
+        raise ValueError(
+            f"{told} take {needed / _GIB:.3g} GiB of memory, and max_data_gib={max_gib:g} may be taken: "
+            "choose a smaller image_size or fewer images, or allow more"
+        )
+
+
+def _in_own_order(
+    images: list[Tensor], labels: list[int | None], *, split: bool
+) -> tuple[list[Tensor], list[int | None]]:
+    """Sort items by what they hold, after those that other processes read were added."""
+    items = list(zip(images, labels, strict=True))
+    if split:
+        # NumPy arrays cross between processes as bytes, where tensors would need file descriptors.
+        parts = distributed.gathered([(image.numpy(), label) for image, label in items])
+        items = [(torch.from_numpy(image), label) for part in parts for image, label in part]
+    items.sort(key=lambda item: (digest(item[0]), item[1] or 0))
+    return [image for image, _ in items], [label for _, label in items]
 
 
 def _open(path: str) -> Image.Image:

@@ -1,0 +1,379 @@
+"""A state saved behind any batch gives the batches that would have followed, bit for bit, in a fresh loader."""
+
+import json
+import random
+import subprocess
+import sys
+
+import kornia.augmentation as K
+import numpy as np
+import pytest
+import torch
+from fakes import CLASSES, Coded, CodedStream, Listed, coded_batches, image, mixed, real_ids, same, stock
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+
+from torchaug_gen import MixUp
+
+WAYS = ("rebatch", "extend", "replace")
+
+
+class Seekable(CodedStream):
+    """A stream whose coming pass can be begun behind any item of its worker."""
+
+    start = 0
+
+    def seek(self, position):
+        self.start = position
+
+    def __iter__(self):
+        start, self.start = self.start, 0
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in range(first + start * step, self.length, step):
+            yield image(index), index % CLASSES
+
+
+class Remembers(IterableDataset):
+    """A stream that draws from a generator of its own, and keeps its state; in the next epoch it begins anew."""
+
+    carries = False
+
+    def __init__(self, length=23):
+        self.length, self.done, self.random = length, 0, random.Random(3)
+
+    def state_dict(self):
+        return {"done": self.done, "random": self.random.getstate()}
+
+    def load_state_dict(self, state):
+        self.done = state["done"]
+        self.random.setstate(state["random"])
+
+    def __iter__(self):
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        while self.done < len(range(first, self.length, step)):
+            self.done += 1
+            yield image(first + (self.done - 1) * step), self.random.randrange(CLASSES)
+        self.done = 0
+        if not self.carries:
+            self.random = random.Random(3)
+
+
+class Carries(Remembers):
+    """One whose generator goes on in the next epoch from where it was."""
+
+    carries = True
+
+
+class Draws(Coded):
+    """A data set with random transforms of its own, from all three global generators."""
+
+    def __getitem__(self, index):
+        picture, label = super().__getitem__(index)
+        picture[2, 1, 1] = torch.randint(256, ())
+        picture[2, 1, 2] = random.randrange(256)
+        picture[2, 1, 3] = np.random.randint(256)
+        return picture, label
+
+
+class NumpySampler(Sampler):
+    """A sampler that draws from NumPy's global generator."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __iter__(self):
+        return iter(np.random.permutation(len(self.data)).tolist())
+
+
+class Pairs(Sampler):
+    """A batch sampler of the user's own."""
+
+    batch_size, drop_last = 4, False
+
+    def __iter__(self):
+        order = torch.randperm(23).tolist()
+        return (order[at : at + 4] for at in range(0, 23, 4))
+
+    def __len__(self):
+        return 6
+
+
+DATA = Coded(23)
+MAP_STYLE = {
+    "plain": lambda **o: DataLoader(DATA, 4, **o),
+    "shuffle": lambda **o: DataLoader(DATA, 4, shuffle=True, **o),
+    "drop_last": lambda **o: DataLoader(DATA, 4, shuffle=True, drop_last=True, **o),
+    "generator": lambda **o: DataLoader(DATA, 4, shuffle=True, generator=torch.Generator().manual_seed(5), **o),
+    "distributed": lambda **o: DataLoader(DATA, 4, sampler=DistributedSampler(DATA, 2, 1), **o),
+    "weighted": lambda **o: DataLoader(DATA, 4, sampler=WeightedRandomSampler([1.0, 2.0] * 10, 23), **o),
+    "subset": lambda **o: DataLoader(Subset(DATA, range(2, 22)), 4, shuffle=True, **o),
+    "numpy": lambda **o: DataLoader(DATA, 4, sampler=NumpySampler(DATA), **o),
+    "batches": lambda **o: DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 4, False), **o),
+    "own batches": lambda **o: DataLoader(DATA, batch_sampler=Pairs(), **o),
+    "draws": lambda **o: DataLoader(Draws(23), 4, shuffle=True, **o),
+}
+STREAMS = {
+    "seek": lambda **o: DataLoader(Seekable(), 4, **o),
+    "seek uneven": lambda **o: DataLoader(Seekable(9), 4, **o),
+    "state": lambda **o: DataLoader(Remembers(), 4, **o),
+    "carried state": lambda **o: DataLoader(Carries(), 4, **o),
+    "list": lambda **o: Listed(coded_batches(4, 4, 1, 9, 2, 0, 3), batch_size=4),
+    "nested": lambda **o: mixed(DataLoader(DATA, 4, shuffle=True, **o), 0.2, dtype=torch.uint8, prefetch=1),
+}
+
+
+def stateful(data, **options):
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader", reason="needs torchdata")
+    return torchdata.StatefulDataLoader(data, 4, **options)
+
+
+STREAMS |= {
+    "stateful": lambda **o: stateful(Remembers(24), **o),
+    "stateful carried": lambda **o: stateful(Carries(24), **o),
+    "stateful map": lambda **o: stateful(Draws(23), shuffle=True, generator=torch.Generator(), **o),
+}
+LOADERS = MAP_STYLE | STREAMS
+
+
+def warm_up(epoch, step):
+    """A schedule that begins and ends at nothing."""
+    return [0.0, 0.4, 0.75, 0.3, 0.0][(step + epoch) % 5]
+
+
+def two_epochs(loader):
+    """Return the batches of two epochs, and the state behind each, as text."""
+    batches, states = [], [json.dumps(loader.state_dict())]
+    for _ in range(2):
+        for batch in loader:
+            batches.append(batch)
+            states.append(json.dumps(loader.state_dict()))
+    return batches, states
+
+
+def followers(make, state, epochs=2):
+    """Return what a fresh loader delivers from a state on, up to the end of the second epoch."""
+    loader = make()
+    loader.load_state_dict(json.loads(state))
+    assert json.dumps(loader.state_dict()) == state
+    epoch = json.loads(state)["epoch"]
+    return [batch for _ in range(epochs - epoch) for batch in loader]
+
+
+def check(make, every=1):
+    batches, states = two_epochs(make())
+    assert len(batches) >= 4
+    assert same([list(make())], [list(make())])
+    for done in range(0, len(states), every):
+        assert same(followers(make, states[done]), batches[done:]), done
+
+
+@pytest.mark.usefixtures("untouched_rng")
+@pytest.mark.parametrize("mixing", WAYS)
+@pytest.mark.parametrize("name", LOADERS)
+def test_at_every_batch_of_two_epochs(name, mixing):
+    check(lambda: mixed(LOADERS[name](), 0.3, mixing=mixing, prefetch=2, labels="match", tag="synthetic"))
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+@pytest.mark.parametrize("mixing", WAYS)
+def test_at_every_prefetch(mixing, prefetch):
+    def make(prefetch=prefetch):
+        stages = [K.RandomAffine(20.0, p=1.0), K.RandomErasing(p=0.5), MixUp(alpha=0.4)]
+        return mixed(MAP_STYLE["shuffle"](), warm_up, mixing=mixing, transform=stages, prefetch=prefetch, seed=5)
+
+    check(make)
+    assert same(list(make(1)), list(make()))
+
+
+@pytest.mark.parametrize("labels", ["balance", [1.0, 2.0, 3.0, 0.0, 1.0], lambda real, positions: positions % CLASSES])
+@pytest.mark.parametrize("name", ["shuffle", "seek"])
+def test_the_choice_of_classes_goes_on(name, labels):
+    check(lambda: mixed(LOADERS[name](), warm_up, labels=labels))
+
+
+@pytest.mark.parametrize("fraction", [0.9, 0.95])
+def test_batches_without_a_real_row_match_the_latest_labels(fraction):
+    for name in ("shuffle", "seek"):
+        check(lambda name=name: mixed(LOADERS[name](), fraction), every=5)
+
+
+@pytest.mark.parametrize("name", ["shuffle", "draws", "seek", "seek uneven", "state", "stateful", "stateful map"])
+@pytest.mark.parametrize("mixing", ["rebatch", "extend"])
+def test_with_workers(name, mixing):
+    check(lambda: mixed(LOADERS[name](num_workers=2), 0.3, mixing=mixing), every=3)
+
+
+@pytest.mark.parametrize("name", ["draws", "seek", "state"])
+def test_with_persistent_workers(name):
+    loader = lambda: mixed(LOADERS[name](num_workers=2, persistent_workers=True), 0.3)  # noqa: E731
+    batches, states = two_epochs(loader())
+    half = json.loads(states[3])
+    resumed = loader()
+    for _ in range(2):
+        # Also into a loader whose workers run already, and the epoch behind the resumed one.
+        resumed.load_state_dict(half)
+        assert same([*resumed, *resumed], batches[3:])
+
+
+def test_the_number_of_workers_may_change_where_indices_decide():
+    batches, states = two_epochs(mixed(MAP_STYLE["draws"](num_workers=2), 0.3))
+    assert same(followers(lambda: mixed(MAP_STYLE["draws"](), 0.3, prefetch=0), states[5]), batches[5:])
+
+
+def test_the_number_of_workers_may_not_change_in_a_stream():
+    loader = mixed(STREAMS["seek"](num_workers=2), 0.3)
+    next(iter(loader))
+    other = mixed(STREAMS["seek"](), 0.3)
+    other.load_state_dict(loader.state_dict())
+    with pytest.raises(ValueError, match=r"num_workers=2 over an IterableDataset.*this loader has 0"):
+        next(iter(other))
+
+
+def test_nothing_that_comes_before_is_loaded():
+    for mixing in WAYS:
+        loader = mixed(DataLoader(Coded(40), 4, shuffle=True), 0.3, mixing=mixing, prefetch=0)
+        running = iter(loader)
+        seen = [index for _ in range(5) for index in real_ids(next(running)[0])]
+        data = Coded(40)
+        other = mixed(DataLoader(data, 4, shuffle=True), 0.3, mixing=mixing, prefetch=0)
+        other.load_state_dict(loader.state_dict())
+        left = list(other)
+        assert len(left) and not set(seen) & set(data.loaded)
+
+
+def test_a_pass_that_is_broken_off_can_be_gone_on_with():
+    make = lambda: mixed(MAP_STYLE["shuffle"](), 0.3, prefetch=4)  # noqa: E731
+    whole, loader = list(make()), make()
+    for number, _ in enumerate(loader):
+        if number == 2:
+            break
+    other = make()
+    other.load_state_dict(loader.state_dict())
+    assert same(list(other), whole[3:])
+    loader.load_state_dict(loader.state_dict())
+    assert same(list(loader), whole[3:])
+
+
+def test_behind_the_last_batch_the_epoch_is_over_but_not_yet_ended():
+    make = lambda: mixed(MAP_STYLE["shuffle"](), 0.3)  # noqa: E731
+    loader = make()
+    running = iter(loader)
+    for _ in range(len(loader)):
+        next(running)
+    other = make()
+    other.load_state_dict(loader.state_dict())
+    assert list(other) == []
+    first = list(other)
+    with pytest.raises(StopIteration):
+        next(running)
+    assert loader.state_dict()["epoch"] == 1 and loader.state_dict()["step"] == 0
+    again = make()
+    again.load_state_dict(loader.state_dict())
+    assert same(list(again), first)
+
+
+def test_another_epoch_that_is_set_begins_at_its_start():
+    make = lambda: mixed(MAP_STYLE["shuffle"](), 0.3)  # noqa: E731
+    loader = make()
+    next(iter(loader))
+    state, second = loader.state_dict(), list(loader)
+    loader.load_state_dict(state)
+    loader.set_epoch(0)  # as scripts for DDP do: the same epoch
+    assert same(list(loader), list(make())[1:])
+    loader.load_state_dict(state)
+    loader.set_epoch(1)
+    with pytest.warns(RuntimeWarning, match="the state that was loaded is of epoch 0, but epoch 1 was set since"):
+        assert same(list(loader), second)
+
+
+def test_what_cannot_be_positioned_is_read_again_with_a_warning():
+    make = lambda: mixed(DataLoader(CodedStream(), 4), 0.3)  # noqa: E731
+    batches, states = two_epochs(make())
+    with pytest.warns(RuntimeWarning, match=r"DataLoader over CodedStream cannot be positioned: 2 batches are read"):
+        assert same(followers(make, states[3]), batches[3:])
+
+
+def test_a_state_is_small():
+    loader = mixed(DataLoader(Coded(4000), 256, shuffle=True), 0.3, labels="balance")
+    next(iter(loader))
+    assert len(json.dumps(loader.state_dict())) < 2000
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"seed": 1}, "saved with seed=0, but this loader has seed=1"),
+        ({"fraction": 0.4}, "synthetic_fraction='3/10', but this loader has synthetic_fraction='2/5'"),
+        ({"mixing": "extend"}, "mixing='rebatch'"),
+        ({"labels": "balance"}, "labels='match'"),
+        ({"inner": {"batch_size": 5}}, "batch_size=4, but this loader has batch_size=5"),
+        ({"inner": {"drop_last": True}}, "drop_last=False"),
+        ({"inner": {"length": 24}}, "items=23"),
+        ({"inner": {"shuffle": True}}, "sampler="),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(options, words):
+    state = mixed(stock(), 0.3).state_dict()
+    other = mixed(stock(**options.pop("inner", {})), options.pop("fraction", 0.3), **options)
+    with pytest.raises(ValueError, match=words):
+        other.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("state", "error", "words"),
+    [
+        (3, TypeError, "state must be what state_dict"),
+        ({}, ValueError, "a dict with nothing in it"),
+        ({"a": 1}, ValueError, "a dict with a"),
+        ({"version": 99, "settings": {}}, ValueError, "the state has version 99, but this package reads version 1"),
+        ({"version": 1, "settings": {}, "epoch": 0}, ValueError, "the state is damaged: 'step' is missing"),
+    ],
+)
+def test_what_is_no_state_is_refused(state, error, words):
+    with pytest.raises(error, match=words):
+        mixed(stock()).load_state_dict(state)
+
+
+FRESH = """
+import json, pickle, sys
+sys.path[:0] = sys.argv[1:]
+from test_resume import LOADERS, mixed, warm_up
+from torchaug_gen import MixUp
+answers = []
+for name, state in json.load(sys.stdin):
+    loader = mixed(LOADERS[name](), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
+    loader.load_state_dict(state)
+    answers.append([[part.numpy() for part in batch] for batch in loader])
+sys.stdout.buffer.write(pickle.dumps(answers))
+"""
+
+
+def test_in_a_fresh_process():
+    import pickle
+
+    asked, expected = [], []
+    for name in ("shuffle", "draws", "numpy", "distributed", "seek", "state"):
+        loader = mixed(LOADERS[name](), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
+        running = iter(loader)
+        for _ in range(3):
+            next(running)
+        asked.append((name, loader.state_dict()))
+        expected.append([[part.numpy() for part in batch] for batch in running])
+    folders = [path for path in sys.path if path.endswith(("tests", "loading"))]
+    command = [sys.executable, "-W", "ignore", "-c", FRESH, *folders]
+    answer = subprocess.run(command, input=json.dumps(asked).encode(), capture_output=True, check=True)
+    assert same(pickle.loads(answer.stdout), expected)

@@ -1,0 +1,155 @@
+"""Drawing through a network: latents of any shape, and the ways to draw faster."""
+
+import pytest
+import torch
+from foreign_files import CHUNK, SIZES, Generator, Unlabelled
+from torch import nn
+
+from torchaug_gen import Synthesizer
+from torchaug_gen.synthesis.drawing import to_device
+
+
+class Noisy(Generator):
+    def forward(self, z, y):
+        return super().forward(z, y) * torch.rand(())
+
+
+def wrap(net=None, **options):
+    return Synthesizer.from_module(net or Generator(), **SIZES | {"chunk": CHUNK} | options)
+
+
+@pytest.mark.parametrize("latent_dim", [0, (), (4, 0), (-1,)])
+def test_a_latent_needs_a_size(latent_dim):
+    with pytest.raises(ValueError, match="latent_dim and chunk must be at least 1"):
+        wrap(latent_dim=latent_dim)
+    with pytest.raises(TypeError):
+        wrap(latent_dim=6.5)
+
+
+def test_a_latent_of_the_wrong_shape_says_how_the_network_was_called():
+    synthesizer = Synthesizer.from_module(Unlabelled(), latent_dim=6, image_shape=(1, 8, 8))
+    with pytest.raises(RuntimeError) as caught:
+        synthesizer.sample(2)
+    assert "z (32, 6): check latent_dim=(6,)" in caught.value.__notes__[0]
+
+
+def test_inference_mode_is_used_where_a_network_says_that_it_draws_no_noise():
+    modes = []
+
+    class Spy(Generator):
+        def forward(self, z, y):
+            modes.append(torch.is_inference_mode_enabled())
+            return super().forward(z, y)
+
+    synthesizer = wrap(Spy())
+    images, _ = synthesizer.sample(20)
+    synthesizer.net.draws_noise = False
+    same, _ = synthesizer.sample(20)
+    assert modes == [False] * 3 + [True] * 3
+    assert torch.equal(images, same)
+    assert not same.is_inference()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"autocast": torch.bfloat16},
+        {"channels_last": True},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_faster_ways_draw_nearly_the_same_images(options, untouched_rng):
+    images, labels = wrap().sample(20, seed=4)
+    synthesizer = wrap().accelerate(**options)
+    faster, drawn = synthesizer.sample(20, seed=4)
+    assert torch.equal(labels, drawn)
+    torch.testing.assert_close(faster, images, atol=0.02 if "autocast" in options else 1e-5, rtol=0)
+    part, _ = synthesizer.sample(positions=[3, 19], labels=labels[[3, 19]], seed=4)
+    assert torch.equal(part, faster[[3, 19]])
+    assert torch.equal(synthesizer.accelerate().sample(20, seed=4)[0], images)
+
+
+def test_half_precision_is_really_used():
+    images, _ = wrap().sample(20)
+    assert not torch.equal(wrap().accelerate(autocast=torch.bfloat16).sample(20)[0], images)
+    with pytest.raises(ValueError, match=r"autocast must be torch\.bfloat16, torch\.float16 or None, got torch\.int8"):
+        wrap().accelerate(autocast=torch.int8)
+
+
+def test_a_network_with_noise_of_its_own_is_not_compiled(untouched_rng):
+    with pytest.raises(ValueError, match="draws no random numbers of its own"):
+        wrap(Noisy()).accelerate(compile=True).sample(2)
+
+
+def test_a_cuda_graph_needs_cuda():
+    with pytest.raises(ValueError, match="cuda_graph needs the network on a CUDA device, got cpu"):
+        wrap().accelerate(cuda_graph=True).sample(2)
+
+
+def test_a_copy_does_not_take_what_was_compiled_along():
+    import pickle
+
+    synthesizer = wrap()
+    synthesizer._fast = lambda z, labels: None
+    assert pickle.loads(pickle.dumps(synthesizer))._fast is None
+
+
+@pytest.mark.gpu
+class TestCuda:
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"cuda_graph": True}, {"channels_last": True}, {"compile": True}, {"compile": True, "cuda_graph": True}],
+        ids=str,
+    )
+    def test_the_same_images_as_on_the_cpu(self, options):
+        images, labels = wrap().sample(20, seed=4)
+        synthesizer = wrap().to("cuda").accelerate(**options)
+        faster, _ = synthesizer.sample(labels=labels, seed=4)
+        torch.testing.assert_close(faster.cpu(), images, atol=2e-3, rtol=0)
+        part, _ = synthesizer.sample(positions=[3, 19], labels=labels[[3, 19]], seed=4)
+        assert torch.equal(part, faster[[3, 19]])
+
+    def test_a_graph_sees_weights_that_change_in_place(self):
+        synthesizer = wrap().to("cuda").accelerate(cuda_graph=True)
+        synthesizer.sample(4)
+        synthesizer.net.load_state_dict(Generator(2).state_dict())
+        expected, _ = wrap(Generator(2)).to("cuda").sample(4)
+        torch.testing.assert_close(synthesizer.sample(4)[0], expected, atol=1e-3, rtol=0)
+
+    def test_a_network_with_noise_of_its_own_is_not_recorded(self):
+        before = torch.cuda.get_rng_state()
+        with pytest.raises(ValueError, match="draws no random numbers of its own"):
+            wrap(Noisy()).to("cuda").accelerate(cuda_graph=True).sample(2)
+        assert torch.equal(before, torch.cuda.get_rng_state())
+
+    def test_two_streams_do_not_mix_their_chunks(self):
+        synthesizer = wrap().to("cuda").accelerate(cuda_graph=True)
+        expected = [synthesizer.sample(64, seed=seed)[0] for seed in (1, 2)]
+        torch.cuda.synchronize()
+        streams, drawn = [torch.cuda.Stream() for _ in expected], []
+        for seed, stream in enumerate(streams, start=1):
+            with torch.cuda.stream(stream):
+                drawn.append(synthesizer.sample(64, seed=seed)[0])
+        torch.cuda.synchronize()
+        assert all(map(torch.equal, drawn, expected))
+
+    def test_drawing_does_not_wait_for_the_device(self):
+        synthesizer = wrap().to("cuda")
+        positions, labels = torch.arange(20), torch.zeros(20, dtype=torch.int64, device="cuda")
+        synthesizer.draw(labels, seed=0, epoch=0, positions=positions)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            synthesizer.draw(labels, seed=0, epoch=0, positions=positions)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_moving_to_the_cpu_keeps_the_tensor():
+    tensor = torch.zeros(3)
+    assert to_device(tensor, torch.device("cpu")) is tensor
+
+
+def test_from_module_takes_a_plain_stack_of_layers():
+    net = nn.Sequential(nn.Unflatten(1, (6, 1, 1)), Unlabelled())
+    assert Synthesizer.from_module(net, latent_dim=6, image_shape=(1, 8, 8)).sample(2)[0].shape == (2, 1, 8, 8)

@@ -1,0 +1,217 @@
+"""Readers: the ways to read the user's loader from a position on."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from torchaug_gen import rng
+from torchaug_gen.loading import codec, order, streams
+from torchaug_gen.loading.items import PrivateState, draws_nothing
+from torchaug_gen.loading.reading import Reading
+from torchaug_gen.loading.workers import end_persistent
+from torchaug_gen.ranks import Share
+
+
+class Reader(ABC):
+    """A way to read the user's loader from a position on.
+
+    Args:
+        loader: the user's.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    @abstractmethod
+    def read(self, epoch: int, position: Any = None) -> Reading:
+        """Begin a pass.
+
+        Args:
+            epoch: the epoch; the user's samplers and data sets have been told.
+            position: what a reading of the same epoch said, or ``None`` for the start.
+        """
+
+    @property
+    def shared_by_ranks(self) -> bool:
+        """Whether a position holds on every rank."""
+        return True
+
+
+class TwinReader(Reader):
+    """Reads a ``DataLoader`` through a twin with an order, workers and a generator of its own.
+
+    Args:
+        loader: the user's.
+        seed: the loader's seed.
+        regroup: turns a map-style loader's batches of indices into others.
+        rank: this process among those that share the epoch.
+    """
+
+    def __init__(self, loader: DataLoader[Any], *, seed: int, regroup: order.Regroup | None, rank: Share) -> None:
+        super().__init__(loader)
+        self._seed = seed
+        self._generator = torch.Generator()
+        self._order: order.SeededOrder | None = None
+        self._seeds_items = False
+        if not isinstance(loader.dataset, IterableDataset):
+            sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+            self._seeds_items = loader.batch_sampler is not None and not draws_nothing(loader.dataset)
+            seeded_for = rank if self._seeds_items else None
+            self._order = order.SeededOrder(sampler, seed=seed, regroup=regroup, rank=seeded_for)
+        self.twin = order.twin_of(loader, self._order, self._generator)
+
+    def read(self, epoch: int, position: Any = None) -> Reading:
+        """Begin a pass; a map-style loader loads nothing of what is skipped."""
+        self._prepare(epoch)
+        if self._order is not None:
+            self._order.epoch, self._order.skip = epoch, position or 0
+        # Without workers the data set draws in this process, whose generators are not ours to move.
+        seeds_here = self._seeds_items and self.loader.num_workers == 0
+        private = PrivateState(rng.derive_seed(self._seed, "loader.main", epoch)) if seeds_here else None
+        return Reading(iter(self.twin), position or 0, private=private)
+
+    def _prepare(self, epoch: int) -> None:
+        self._generator.manual_seed(rng.derive_seed(self._seed, "loader.workers", epoch))
+        order.refresh(self.twin, self.loader)
+
+
+class StreamReader(TwinReader):
+    """Reads a ``DataLoader`` over an ``IterableDataset`` that can be positioned; see :mod:`.streams`."""
+
+    _resumed = False
+
+    def read(self, epoch: int, position: Any = None) -> Reading:
+        """Begin a pass; the data set of each worker is positioned there."""
+        self._prepare(epoch)
+        if position is not None or self._resumed:
+            # Workers that were started for another position cannot serve this one.
+            end_persistent(self.twin)
+        self._resumed = position is not None
+        workers = self.loader.num_workers
+        if position is not None and position["workers"] != workers:
+            raise ValueError(
+                f"the state is that of a loader with num_workers={position['workers']} over an IterableDataset, whose "
+                f"items depend on it, but this loader has {workers}"
+            )
+        start = streams.Start(position, max(workers, 1))
+        settings = vars(self.twin)
+        settings["collate_fn"] = streams.Marking(self.loader.collate_fn, self.loader.batch_size, self.loader.dataset)
+        if workers:
+            settings["worker_init_fn"] = streams.Positioning(self.loader.worker_init_fn, start)
+        else:
+            start.place(self.loader.dataset, 0)
+            start.states[0] = streams.state_text(self.loader.dataset)
+        return streams.StreamReading(iter(self.twin), start, workers, self.loader.dataset)
+
+    @property
+    def shared_by_ranks(self) -> bool:
+        """A stream of each rank is its own."""
+        return False
+
+
+class StatefulReading(Reading):
+    """A reading of a loader that has a state of its own, which is taken behind each batch."""
+
+    def __init__(self, raw: Iterator[Any], state_of: Callable[[], Any], position: Any) -> None:
+        super().__init__(raw, position)
+        self._state_of = state_of
+
+    def _advance(self, batch: Any) -> Any:
+        # Taken now: when the batch is handed over, the loader may be further on.
+        self.position = self.end()
+        return batch
+
+    def end(self) -> Any:
+        """Return the loader's state; some data sets go on in the next pass from where they ended."""
+        return codec.encode(self._state_of(), where="the inner loader's state")
+
+
+class StatefulReader(Reader):
+    """Reads a loader with ``state_dict`` and ``load_state_dict``, such as torchdata's ``StatefulDataLoader``.
+
+    Args:
+        loader: the user's.
+        inner: what reads it otherwise: a twin, or the loader itself.
+    """
+
+    def __init__(self, loader: Any, twin: TwinReader | None = None) -> None:
+        super().__init__(loader)
+        self._twin = twin
+
+    def read(self, epoch: int, position: Any = None) -> Reading:
+        """Begin a pass; the loader is given the state of the position."""
+        if self._twin is not None:
+            self._twin._prepare(epoch)
+        loader: Any = self.loader if self._twin is None else self._twin.twin
+        if position is not None:
+            loader.load_state_dict(codec.decode(position))
+        raw = iter(loader)
+        if position is None and not hasattr(loader, "set_epoch"):
+            # What knows no epochs may begin this one from where it ended the last.
+            position = codec.encode(loader.state_dict(), where="the inner loader's state")
+        return StatefulReading(raw, loader.state_dict, position)
+
+    @property
+    def shared_by_ranks(self) -> bool:
+        """A state is that of one rank's loader."""
+        return False
+
+
+class RepeatingReader(Reader):
+    """Reads anything else, and skips what is before a position by reading it.
+
+    Args:
+        loader: the user's, or a reader of it.
+        iterate: makes an iterator over all of it, for an epoch.
+    """
+
+    def __init__(self, loader: Any, twin: TwinReader | None = None) -> None:
+        super().__init__(loader)
+        self._twin = twin
+
+    def read(self, epoch: int, position: Any = None) -> Reading:
+        """Begin a pass; batches before the position are read and thrown away, with a warning."""
+        raw = iter(self.loader) if self._twin is None else self._twin.read(epoch).raw
+        if position:
+            if not isinstance(self.loader, Sequence):
+                warnings.warn(
+                    f"{_name(self.loader)} cannot be positioned: {position} batches are read and thrown away to resume "
+                    "behind them, which is exact only where it delivers the same again; give the data set "
+                    "seek(position), or state_dict() and load_state_dict(state)",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            next(islice(raw, position - 1, None), None)
+        return Reading(raw, position or 0)
+
+    @property
+    def shared_by_ranks(self) -> bool:
+        """Unknown, so no."""
+        return False
+
+
+def reader_of(loader: Any, *, seed: int, regroup: order.Regroup | None, rank: Share) -> Reader:
+    """Return what reads the user's loader."""
+    if not isinstance(loader, DataLoader):
+        return StatefulReader(loader) if _is_stateful(loader) else RepeatingReader(loader)
+    if not isinstance(loader.dataset, IterableDataset):
+        return TwinReader(loader, seed=seed, regroup=regroup, rank=rank)
+    if _is_stateful(loader):
+        return StatefulReader(loader, TwinReader(loader, seed=seed, regroup=None, rank=rank))
+    if callable(getattr(loader.dataset, "seek", None)) or _is_stateful(loader.dataset):
+        return StreamReader(loader, seed=seed, regroup=None, rank=rank)
+    return RepeatingReader(loader, TwinReader(loader, seed=seed, regroup=None, rank=rank))
+
+
+def _is_stateful(part: Any) -> bool:
+    return all(callable(getattr(part, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
+def _name(loader: Any) -> str:
+    dataset = getattr(loader, "dataset", None)
+    return type(loader).__name__ + (f" over {type(dataset).__name__}" if dataset is not None else "")

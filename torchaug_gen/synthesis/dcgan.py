@@ -1,0 +1,131 @@
+"""The deep convolutional GAN of the tutorials: the baseline that other networks are compared with."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchaug_gen.synthesis.gan import check_sizes, levels
+
+
+class DcganGeneratorNet(nn.Module):
+    """The generator of Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional
+    Generative Adversarial Networks" (ICLR 2016, section 3): strided transposed convolutions, batch normalisation,
+    rectifiers, and a hyperbolic tangent at the end; an embedding of the class beside the latent vector.
+
+    Args:
+        image_shape: ``(C, H, W)`` with sides of at least 8.
+        latent_dim: width of the latent vector.
+        num_classes: number of classes, or ``None`` for a network without labels.
+        width: channels before the last layer; they double with each halving of the side, up to eight times.
+
+    Raises:
+        ValueError: a size that is not an integer or below its minimum.
+    """  # noqa: D205
+
+    def __init__(
+        self, *, image_shape: Sequence[int], latent_dim: int, num_classes: int | None = None, width: int = 64
+    ) -> None:
+        super().__init__()
+        check_sizes(
+            image_shape, latent_dim=latent_dim, num_classes=1 if num_classes is None else num_classes, width=width
+        )
+        channels, *side = image_shape
+        sizes, widths = levels(side[0], side[1], width)
+        # The width is that of the features that become the image, which are at half its resolution.
+        sizes, widths = sizes[1:], widths[1:]
+        self.size = (side[0], side[1])
+        self.latent_dim, self.width = latent_dim, width
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
+        inputs = latent_dim if num_classes is None else 2 * latent_dim
+        self.basis = nn.Linear(inputs, widths[-1] * math.prod(sizes[-1]), bias=False)
+        layers: list[nn.Module] = [nn.Unflatten(1, (widths[-1], *sizes[-1])), nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+        for (wide, narrow), size in zip(pairwise(widths[::-1]), sizes[-2::-1], strict=True):
+            up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
+            layers += [up, _Crop(size), nn.BatchNorm2d(narrow), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), _Crop(self.size), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        _initialise(self)
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        """The constructor's arguments beyond the sizes of image, latent vector and classes."""
+        return {"width": self.width}
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Draw ``(N, C, H, W)`` images in [0, 1]; see :meth:`torchaug_gen.synthesis.gan.GeneratorNet.forward`."""
+        return (self.generate(z, labels) + 1) / 2
+
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return images whose black is -1 and white 1."""
+        if self.embedding is not None:
+            z = torch.cat((z, self.embedding(labels)), dim=1)
+        return cast(Tensor, self.layers(self.basis(z)))
+
+
+class DcganCriticNet(nn.Module):
+    """The discriminator to :class:`DcganGeneratorNet`; it sees the class as one more channel of the image.
+
+    Args:
+        image_shape: ``(C, H, W)`` with sides of at least 8.
+        num_classes: number of classes, or ``None`` for a network without labels.
+        width: channels after the first layer; they double with each halving of the side, up to eight times.
+
+    Raises:
+        ValueError: a size that is not an integer or below its minimum.
+    """
+
+    def __init__(self, *, image_shape: Sequence[int], num_classes: int | None = None, width: int = 64) -> None:
+        super().__init__()
+        check_sizes(image_shape, num_classes=1 if num_classes is None else num_classes, width=width)
+        channels, *side = image_shape
+        sizes, widths = levels(side[0], side[1], width)
+        sizes, widths = sizes[1:], widths[1:]
+        self.size = (side[0], side[1])
+        self.embedding = None if num_classes is None else nn.Embedding(num_classes, math.prod(side))
+        inputs = channels if num_classes is None else channels + 1
+        layers: list[nn.Module] = [_Halve(inputs, width, bias=True), nn.LeakyReLU(0.2)]
+        for narrow, wide in pairwise(widths):
+            layers += [_Halve(narrow, wide, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * math.prod(sizes[-1]), 1))
+        _initialise(self)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return scores ``(N,)`` before the sigmoid; see :meth:`torchaug_gen.synthesis.gan.CriticNet.forward`."""
+        if self.embedding is not None:
+            images = torch.cat((images, self.embedding(labels).view(-1, 1, *self.size)), dim=1)
+        return cast(Tensor, self.layers(images)).squeeze(1)
+
+
+class _Crop(nn.Module):
+    """Cut what a doubled side has too much where the side is odd."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features[..., : self.size[0], : self.size[1]]
+
+
+class _Halve(nn.Module):
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = features.shape[2:]
+        return cast(Tensor, self.conv(F.pad(features, (0, width % 2, 0, height % 2))))
+
+
+def _initialise(net: nn.Module) -> None:
+    """Draw weights from N(0, 0.02²), section 4 of the paper; scales of batch normalisation about 1."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, mean=1.0, std=0.02)
