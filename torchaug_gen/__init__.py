@@ -10,7 +10,9 @@ from torchaug_gen.synthesis.gan_training import GanConfig, train_gan
 from torchaug_gen.synthesis.labeller import LabelledSynthesizer
 from torchaug_gen.synthesis.noise import NoiseSynthesizer
 from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.vae_synthesizer import VaeSynthesizer
 from torchaug_gen.synthesis.vae_training import VaeConfig, train_vae
+from torchaug_gen.synthesis.vary import VaryingSynthesizer
 
 __all__ = [
     "AugmentedLoader",
@@ -27,6 +29,8 @@ __all__ = [
     "Synthesizer",
     "SyntheticDataset",
     "VaeConfig",
+    "VaeSynthesizer",
+    "VaryingSynthesizer",
     "fuse",
     "train_gan",
     "train_vae",

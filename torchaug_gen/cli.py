@@ -127,15 +127,25 @@ _VAE = (
     ("free-bits", float, "nats per dimension of the code that cost nothing (default: 0)"),
     ("warmup-fraction", float, "part of the steps over which beta is reached, in [0, 1] (default: 0.5)"),
     ("augment", float, "strength of small warps of the images, 1 is up to 10 degrees (default: 1)"),
+    ("detail", float, "weight of the term against blur (default: 0.2)"),
+    ("prior", str, "what codes are drawn from: mixture, gaussian or normal (default: mixture)"),
+    ("components", int, "most Gaussians of a class in a mixture (default: 8)"),
 )
 _GAN = (
     ("recipe", str, "r3gan, or dcgan as a baseline (default: r3gan)"),
     ("blocks", int, "residual blocks at each resolution (default: 1)"),
     ("gamma", float, "weight of the gradient penalties at first (default: 10; 0 for dcgan)"),
 )
+_VAE_DEFAULTS = {"steps": "1500", "learning_rate": "0.004; less above 28 px", "latent_dim": "16", "width": "16"}
+_GAN_DEFAULTS = {
+    "steps": "4000",
+    "learning_rate": "0.001; 0.0002 for dcgan",
+    "latent_dim": "64; 100 for dcgan",
+    "width": "32; 16 above 48 px, 64 for dcgan",
+}
 _KINDS = {
-    "gan": (_GAN, {"steps": "4000", "learning_rate": "0.001", "latent_dim": "64", "width": "32"}),
-    "vae": (_VAE, {"steps": "1500", "learning_rate": "0.004", "latent_dim": "16", "width": "16"}),
+    "gan": (_GAN, _GAN_DEFAULTS),
+    "vae": (_VAE, _VAE_DEFAULTS),
 }
 _SWITCHES = (
     ("no-amp", "amp", False, "on CUDA, train in float32 throughout instead of under bfloat16 autocast"),
