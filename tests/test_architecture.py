@@ -11,7 +11,7 @@ import torchaug_gen
 
 ROOT = Path(torchaug_gen.__file__).parent
 LAYERS = [
-    {"seeded", "ranks", "epoch", "rng", "wrapped", "labels", "pixels", "batch", "mixing"},
+    {"seeded", "ranks", "epoch", "rng", "wrapped", "labels", "pixels", "batch", "mixing", "schedules"},
     {"augment"},
     {"synthesis"},
     {"datasets", "shards"},

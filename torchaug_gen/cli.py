@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_sample(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -261,12 +262,7 @@ def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     add("--device", default="cpu", help="where to draw, such as cpu or cuda (default: %(default)s)")
     add("--trust", action="store_true", help="allow formats that can execute code when they are loaded")
     add("--sha256", metavar="HEX", help="expected SHA-256 of the file with the network")
-    told = parser.add_argument_group("what some files do not say themselves")
-    add = told.add_argument
-    add("--latent-dim", metavar="N", type=int, nargs="+", help="width of the latent vector, or its shape")
-    add("--image-shape", metavar=("C", "H", "W"), type=int, nargs=3, help="channels, height and width in pixels")
-    add("--num-classes", metavar="N", type=int, help="classes that can be asked for")
-    add("--value-range", metavar=("BLACK", "WHITE"), type=float, nargs=2, help="the network's values for these")
+    _add_told(parser)
     parser.set_defaults(command=_sample)
 
 
@@ -297,6 +293,15 @@ def _sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_told(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument_group("what some files do not say themselves")
+    add = told.add_argument
+    add("--latent-dim", metavar="N", type=int, nargs="+", help="width of the latent vector, or its shape")
+    add("--image-shape", metavar=("C", "H", "W"), type=int, nargs=3, help="channels, height and width in pixels")
+    add("--num-classes", metavar="N", type=int, help="classes that can be asked for")
+    add("--value-range", metavar=("BLACK", "WHITE"), type=float, nargs=2, help="the network's values for these")
+
+
 def _told(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the options of ``Synthesizer.load`` that were given."""
     names = ("latent_dim", "image_shape", "num_classes", "value_range")
@@ -317,6 +322,69 @@ def _label(given: str | None, classes: tuple[str, ...] | None) -> int | None:
     except ValueError:
         known = "numbers, since its classes have no names" if classes is None else ", ".join(classes)
         raise ValueError(f"class must be one of {known}, got {given!r}") from None
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a synthesizer, and write what was found as a page",
+        description=(
+            "Measure how real and how varied a synthesizer's images are, look for artefacts and for copies of training "
+            "images, and write one HTML page that needs no network. RUN may also be anybody's generator, as in "
+            "torchaug-gen sample."
+        ),
+    )
+    add = parser.add_argument
+    add("path", metavar="RUN", help="run folder or file")
+    add(
+        "data",
+        metavar="DATA",
+        help="the training images: one subfolder per class, tar shards, or such trees train/ and test/ below DATA",
+    )
+    add(
+        "--heldout",
+        metavar="FOLDER",
+        help="real images that RUN was not trained on (default: DATA/test, if DATA/train)",
+    )
+    add("--out", metavar="FILE", default="report.html", help="page to write (default: %(default)s)")
+    add("--json", metavar="FILE", help="write the figures as JSON too")
+    add(
+        "--features",
+        choices=("effnet", "effnet128", "dct", "random", "clf"),
+        help="where distances are measured (default: effnet128 where the extra metrics is installed, else dct)",
+    )
+    add("--n", metavar="N", type=int, default=1000, help="synthetic images to draw (default: %(default)s)")
+    add("--seed", metavar="N", type=int, default=0, help="decides every random number (default: %(default)s)")
+    add("--device", default="cpu", help="where networks run, such as cpu or cuda (default: %(default)s)")
+    add("--trust", action="store_true", help="allow formats that can execute code when they are loaded")
+    add("--sha256", metavar="HEX", help="expected SHA-256 of the file with the network")
+    _add_told(parser)
+    parser.set_defaults(command=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from torchaug_gen.evaluation.evaluate import evaluate
+    from torchaug_gen.synthesis.settings import TrainingSettings
+
+    report = evaluate(
+        arguments.path,
+        arguments.data,
+        heldout=arguments.heldout,
+        features=arguments.features,
+        n=arguments.n,
+        device=TrainingSettings(device=arguments.device).local_device,
+        seed=arguments.seed,
+        trust=arguments.trust,
+        sha256=arguments.sha256,
+        progress=sys.stderr.isatty(),
+        **_told(arguments),
+    )
+    report.save_html(arguments.out)
+    if arguments.json:
+        report.save_json(arguments.json)
+    print(report)
+    print(f"the page is {arguments.out}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
 
     Row i is synthetic where ``floor((i+1)·s/n) > floor(i·s/n)``; ``shift`` turns the pattern by that many rows.
     """
-    if n == 0:
-        return torch.zeros(0, dtype=torch.bool)
+    if n == 0 or synthetic == 0:
+        return torch.zeros(n, dtype=torch.bool)
     rows = (torch.arange(n) + shift) % n
     turned: Tensor = (rows + 1) * synthetic // n > rows * synthetic // n
     return turned

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from fakes import Coded, CodedStream, Drawn, coded_batches, mixed, same, stock
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 
 from torchaug_gen import AugmentedLoader
 
@@ -69,7 +69,9 @@ def test_attributes_are_forwarded(tag):
     loader = AugmentedLoader(inner, tag=tag)
     for name in ("nonsense", "__fancy__"):
         assert not hasattr(loader, name)
-    assert loader.remainder == 3 and loader.dataset is inner.dataset and loader.sampler is inner.sampler
+    assert loader.remainder == 3 and loader.dataset is inner.dataset and loader.batch_sampler is inner.batch_sampler
+    assert isinstance(loader.sampler, SequentialSampler) and list(loader.sampler) == list(range(9))
+    assert len(loader.sampler) == 9 and loader.sampler.data_source is inner.dataset
     assert loader.batch_size == 4 and loader.loader is inner and not loader.drop_last
 
 

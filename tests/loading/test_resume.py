@@ -185,7 +185,9 @@ def check(make, every=1):
 @pytest.mark.parametrize("mixing", WAYS)
 @pytest.mark.parametrize("name", LOADERS)
 def test_at_every_batch_of_two_epochs(name, mixing):
-    check(lambda: mixed(LOADERS[name](), 0.3, mixing=mixing, prefetch=2, labels="match", tag="synthetic"))
+    # All of them behind some of the batches, and the two that differ most behind all.
+    every = 1 if name in ("shuffle", "seek") else 4
+    check(lambda: mixed(LOADERS[name](), 0.3, mixing=mixing, prefetch=2, labels="match", tag="synthetic"), every)
 
 
 @pytest.mark.parametrize("prefetch", [0, 4])
@@ -207,14 +209,13 @@ def test_the_choice_of_classes_goes_on(name, labels):
 
 @pytest.mark.parametrize("fraction", [0.9, 0.95])
 def test_batches_without_a_real_row_match_the_latest_labels(fraction):
-    for name in ("shuffle", "seek"):
-        check(lambda name=name: mixed(LOADERS[name](), fraction), every=5)
+    check(lambda: mixed(stock(7, 3, shuffle=True), fraction, prefetch=0), every=11)
 
 
 @pytest.mark.parametrize("name", ["shuffle", "draws", "seek", "seek uneven", "state", "stateful", "stateful map"])
 @pytest.mark.parametrize("mixing", ["rebatch", "extend"])
 def test_with_workers(name, mixing):
-    check(lambda: mixed(LOADERS[name](num_workers=2), 0.3, mixing=mixing), every=3)
+    check(lambda: mixed(LOADERS[name](num_workers=2), 0.3, mixing=mixing), every=7)
 
 
 @pytest.mark.parametrize("name", ["draws", "seek", "state"])
@@ -252,7 +253,7 @@ def test_nothing_that_comes_before_is_loaded():
         other = mixed(DataLoader(data, 4, shuffle=True), 0.3, mixing=mixing, prefetch=0)
         other.load_state_dict(loader.state_dict())
         left = list(other)
-        assert len(left) and not set(seen) & set(data.loaded)
+        assert left and not set(seen) & set(data.loaded)
 
 
 def test_a_pass_that_is_broken_off_can_be_gone_on_with():

@@ -179,13 +179,11 @@ def test_lanes_spare_ranks_each_others_samples():
 
 def test_epochs_and_seeds_have_samples_of_their_own():
     of = pool()
-    drawn = [
-        set(spelt(taken(of, range(300), **key))) for key in ({"epoch": 0}, {"epoch": 1}, {"seed": 8}, {"epoch": 0})
-    ]
-    assert drawn[0] == drawn[3]
-    assert {code[2:] for code in drawn[1]} == {(1, 7)} and {code[2:] for code in drawn[2]} == {(2, 8)}
-    orders = [[code[0] for code in spelt(taken(of, range(300), epoch=epoch))] for epoch in (0, 1)]
-    assert orders[0] != orders[1]
+    keys = [(0, 7), (1, 7), (1, 8), (0, 8), (0, 7)]
+    drawn = [spelt(taken(of, range(300), epoch=epoch, seed=seed)) for epoch, seed in keys]
+    assert [{code[2:] for code in codes} for codes in drawn] == [{key} for key in keys]
+    assert drawn[0] == drawn[4]
+    assert [code[0] for code in drawn[0]] != [code[0] for code in drawn[1]] != [code[0] for code in drawn[2]]
 
 
 def test_two_consumers_at_once_get_what_each_gets_alone():
@@ -334,6 +332,19 @@ def test_a_pool_that_is_dropped_ends_its_thread_and_frees_its_store():
     assert no_thread(1.0)
     gc.collect()
     assert gone() is None
+
+
+def test_a_pool_at_rest_draws_nothing_more_and_goes_on_when_asked(expected):
+    source = Spelt(sleep=0.1)
+    of = pool(source, capacity=1000, reuse=2)
+    taken(of, range(300))
+    assert len(of._refill._pending) > 1
+    of.rest()
+    calls = len(source.calls)
+    assert no_thread(0.3)
+    assert len(source.calls) <= calls + 1
+    fresh = pool(capacity=1000, reuse=2)
+    assert torch.equal(taken(of, range(300, 400)), taken(fresh, range(300, 400)))
 
 
 def test_the_program_ends_while_the_thread_is_at_work():

@@ -30,17 +30,17 @@ def test_every_sample_is_given_to_as_many_positions_as_there_are_laps(block, win
 @given(**SIZES)
 def test_no_more_than_the_window_is_in_use(block, window, laps):
     turnover = Turnover(block, window, laps)
-    samples = turnover.samples(positions_until(turnover, 2 * window + 3), seed=0, epoch=0)
-    first = {number: where for where, number in reversed(list(enumerate((samples // block).tolist())))}
-    last = {number: where for where, number in enumerate((samples // block).tolist())}
-    done = [number for number in first if last[number] < len(samples) - window * block]
-    assert done
-    for number in done:
-        during = samples[first[number] : last[number] + 1] // block
-        # While a block is in use, those at hand are at most W at a time; it meets those before and behind it.
-        assert during.max() - during.min() <= 2 * window - 1 + -(-window // laps)
-    for start in range(0, len(samples) - window * block, block):
-        assert np.ptp(samples[start : start + block] // block) < window + -(-window // laps)
+    numbers = turnover.samples(positions_until(turnover, 2 * window + 3), seed=0, epoch=0) // block
+    # From the first of its positions to the last a block is in use; how many are at once is a running sum.
+    first, last = (
+        {number: where for where, number in order}
+        for order in (reversed(list(enumerate(numbers.tolist()))), enumerate(numbers.tolist()))
+    )
+    changes = np.zeros(len(numbers) + 1, dtype=np.int64)
+    for number in first:
+        changes[first[number]] += 1
+        changes[last[number] + 1] -= 1
+    assert changes.cumsum().max() <= window
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,6 +1,8 @@
 """Composer: makes a batch of a plan by drawing, transforming, mixing and casting."""
 
-from typing import Any, NamedTuple
+import time
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +14,26 @@ from torchaug_gen.augment.rows import SYNTHETIC, Rows
 from torchaug_gen.augment.targets.moving import Target
 from torchaug_gen.batch import Images
 from torchaug_gen.labels import check_labels, soft_labels
-from torchaug_gen.loading.plan import Delivery, Plan
+from torchaug_gen.loading.drawing import chunk_of, sample
+from torchaug_gen.loading.plan import Delivery, Plan, Seconds
 from torchaug_gen.loading.settings import Settings
 from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.synthesizer import Synthesizer, check_images
 
 
-class Placed(NamedTuple):
+@dataclass(frozen=True)
+class Placed:
     """Which rows of a batch are real and which synthetic, ``(R,)`` and ``(S,)`` int64."""
 
     real: Tensor
     synthetic: Tensor
+
+    @staticmethod
+    def of(plan: Plan) -> "Placed":
+        """Return the rows of a plan."""
+        if not plan.synthetic:
+            return Placed(torch.arange(plan.real), plan.positions)
+        return Placed((~plan.synthetic_rows).nonzero()[:, 0], plan.synthetic_rows.nonzero()[:, 0])
 
     def __len__(self) -> int:
         return len(self.real) + len(self.synthetic)
@@ -42,19 +53,36 @@ class Composer:
 
     def __call__(self, plan: Plan) -> Delivery:
         """Return the batch of a plan, in the inner loader's own structure and types."""
+        seconds, start = Seconds(loading=plan.loading), time.perf_counter()
+        batch = self._compose(plan, seconds)
+        seconds.transforming = time.perf_counter() - start - seconds.drawing
         # The plan is not kept: it holds the inner loader's batch, which is not needed any more.
-        return Delivery(self._compose(plan), plan.real, plan.synthetic, plan.after)
+        return Delivery(
+            batch,
+            plan.real,
+            plan.synthetic,
+            plan.after,
+            seconds,
+            real_classes=_hard_labels(plan),
+            synthetic_classes=plan.labels,
+            chunk=chunk_of(self._settings.synthesizer),
+        )
 
-    def _compose(self, plan: Plan) -> Any:
-        rows = Placed((~plan.synthetic_rows).nonzero()[:, 0], plan.synthetic_rows.nonzero()[:, 0])
+    def _compose(self, plan: Plan, seconds: Seconds) -> Any:
+        rows = Placed.of(plan)
         drawn, classes = None, None
         if plan.synthetic:
+            start = time.perf_counter()
             drawn, classes = self._draw(plan, batches.get(plan.batch, plan.fields.images))
+            seconds.drawing = time.perf_counter() - start
         # Labels and other columns are made complete where they are, on the host, and then copied.
         values = self._widened(plan, rows)
         labels_path = plan.fields.labels
         if labels_path is not None:
-            values[labels_path] = self._labels(batches.get(plan.batch, labels_path), classes, rows)
+            real = batches.get(plan.batch, labels_path)
+            labels = self._labels(real, classes, rows)
+            if labels is not real:
+                values[labels_path] = labels
         batch = batches.replace(plan.batch, values) if values else plan.batch
         if self._device is not None:
             batch = batches.move(batch, self._device)
@@ -63,9 +91,7 @@ class Composer:
         if drawn is not None:
             parts.append(Rows(drawn, rows.synthetic, plan.positions | SYNTHETIC))
         labels = None if labels_path is None else batches.get(batch, labels_path)
-        targets = {
-            path: Target(role, batches.get(batch, path)) for role, path in plan.fields.targets.items()
-        }
+        targets = {path: Target(role, batches.get(batch, path)) for role, path in plan.fields.targets.items()}
         result, _ = self._settings.program(parts, _as_tensor(labels), plan.key, targets=targets)
         images, mixed = result.images, result.labels
         values |= result.targets
@@ -81,11 +107,8 @@ class Composer:
 
     def _draw(self, plan: Plan, real: Images) -> tuple[Tensor, Tensor | None]:
         """Return the plan's synthetic images, beside the real ones and like them, and their classes."""
-        synthesizer, seed, epoch = self._settings.synthesizer, plan.key.seed, plan.key.epoch
-        if plan.labels is None:
-            drawn = synthesizer.sample(plan.synthetic, seed=seed, epoch=epoch, positions=plan.positions)
-        else:
-            drawn = synthesizer.sample(labels=plan.labels, seed=seed, epoch=epoch, positions=plan.positions)
+        synthesizer = self._settings.synthesizer
+        drawn = sample(synthesizer, plan)
         images, classes = drawn if isinstance(synthesizer, Synthesizer) else self._checked(drawn, plan)
         channels = real.shape[1] if isinstance(real, Tensor) else real[0].shape[0] if real else images.shape[1]
         if images.shape[1] != channels:
@@ -163,3 +186,11 @@ class Composer:
 
 def _as_tensor(labels: Any) -> Tensor | None:
     return None if labels is None else torch.as_tensor(labels)
+
+
+def _hard_labels(plan: Plan) -> Tensor | None:
+    """Return the classes of a plan's real items, where they are known without waiting for a device."""
+    labels = None if plan.fields.labels is None else batches.get(plan.batch, plan.fields.labels)
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.device.type != "cpu" or (labels < 0).any():
+        return None
+    return labels

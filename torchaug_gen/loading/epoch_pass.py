@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torchaug_gen.loading import workers
+from torchaug_gen.loading.cuda import receive
 from torchaug_gen.loading.plan import Delivery, Plan
 from torchaug_gen.loading.prefetch import Prefetcher
 from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.state import Progress
+from torchaug_gen.loading.tracebacks import let_go
 
 if TYPE_CHECKING:
     from torchaug_gen.loading.loader import AugmentedLoader
@@ -40,34 +45,63 @@ class Pass:
         self._loader = loader
         self._opened: Opened | None = None
         self.superseded = self.finished = False
+        self._since: float | None = None
 
     def __iter__(self) -> Pass:
         return self
 
     def __next__(self) -> Any:
+        try:
+            return self._next()
+        except BaseException as error:
+            let_go(error)
+            raise
+        finally:
+            self._let_go()
+            # This frame is in the traceback too; or behind it, where an error is held back for later.
+            del self
+
+    def _next(self) -> Any:
         if self.superseded:
             raise RuntimeError(
                 "this pass has ended: a newer pass over the loader took over its persistent workers; use two loaders "
                 "to iterate twice at a time"
             )
+        start = time.perf_counter()
         first = self._opened is None
-        if self._opened is None:
-            self._opened = self._loader._begin(self)
+        opened = self._open() if self._opened is None else self._opened
         try:
-            delivery = self._opened.prefetcher.next()
+            delivery = opened.prefetcher.next()
         except StopIteration:
-            if first and not self._opened.start.step:
+            if first and not opened.start.step:
                 raise ValueError(
                     "the loader delivered no batch: its dataset is empty, or drop_last drops the only batch"
                 ) from None
-            self._end(self._opened)
+            self._end(opened)
             raise
-        self._loader._handed_over(delivery)
+        receive(delivery)
+        self._loader._handed_over(delivery, last=opened.prefetcher.ended)
+        now = time.perf_counter()
+        self._loader.stats.waited_for(now - start, consumed=0.0 if self._since is None else start - self._since)
+        self._since = now
         return delivery.batch
+
+    def _let_go(self) -> None:
+        if self._opened is not None:
+            self._opened.prefetcher.let_go()
+
+    def _open(self) -> Opened:
+        """Begin the pass."""
+        self._opened = opened = self._loader._begin(self)
+        raw = opened.reading.raw
+        if not getattr(raw, "_persistent_workers", False):
+            # Before the iterator ends by itself, which takes five seconds for each worker that is busy.
+            weakref.finalize(self, workers.end, raw)
+        return opened
 
     def _end(self, opened: Opened) -> None:
         """Note, once, that the pass is over."""
-        if not self.finished:
+        if not self.finished and not opened.reading.broken:
             self.finished = True
             self._loader._finished(opened)
 

@@ -1,8 +1,42 @@
 """The epoch of a loader, kept in step with the samplers and datasets inside it that know epochs too."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torchaug_gen.rng import check_epoch
+
+
+class ListeningSampler:
+    """A loader's sampler as frameworks see it: what they tell it of epochs, the loader hears.
+
+    Lightning and timm know no ``set_epoch`` of loaders, only of their samplers. Otherwise it is the sampler itself.
+
+    Args:
+        sampler: the inner loader's.
+        hear: is told the epoch.
+    """
+
+    def __init__(self, sampler: Any, hear: Callable[[int], None]) -> None:
+        self._sampler, self._hear = sampler, hear
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the loader."""
+        self._hear(epoch)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._sampler)
+
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_sampler" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self._sampler, name)
 
 
 class Epochs:

@@ -13,9 +13,12 @@ import torch
 from torchaug_gen import mixing as rules
 from torchaug_gen.datasets import check_class_count
 from torchaug_gen.loading import order
+from torchaug_gen.loading.adapters import adapted
 from torchaug_gen.loading.composer import Composer
+from torchaug_gen.loading.cuda import Aside, Given, SideStreams
+from torchaug_gen.loading.drawing import chunk_of, set_chunk
 from torchaug_gen.loading.epoch_pass import Opened, Pass
-from torchaug_gen.loading.epochs import Epochs
+from torchaug_gen.loading.epochs import Epochs, ListeningSampler
 from torchaug_gen.loading.guard import check_not_evaluating
 from torchaug_gen.loading.plan import Delivery
 from torchaug_gen.loading.prefetch import Prefetcher
@@ -115,7 +118,7 @@ class AugmentedLoader(Generic[Batch]):
     ) -> None:
         if not isinstance(loader, Iterable):
             raise TypeError(f"loader must be iterable over batches, got {type(loader).__name__}")
-        self.stats = Stats()
+        self.stats = Stats(synthesizer=getattr(synthesizer, "stats", None))
         self.loader = loader
         self._settings = check_settings(
             transform,
@@ -132,13 +135,22 @@ class AugmentedLoader(Generic[Batch]):
             seed=seed,
             allow_eval=allow_eval,
         )
-        self._epochs = Epochs(loader)
+        # Accelerate's loaders are adapters; what they adapt is read in their stead, from where a state says.
+        self._inner: Any = adapted(loader)
+        self._gradients = getattr(loader, "gradient_state", None) if self._inner is not loader else None
+        if self._gradients is not None:
+            # Our own, not the adapter's: no item of the last batch is a filler to be cut off.
+            vars(self).update(end_of_dataloader=False, remainder=-1)
+        self._epochs = Epochs(self._inner)
         self._current: weakref.ref[Pass] | None = None
         self._reader: Reader | None = None
         # Behind the batch that was handed over last, and where the next pass begins if not at a start.
         self._progress: Progress | None = None
         self._resume: Progress | None = None
         self._told_length: int | None = None
+        self._warned_of_ranks = self._warned_of_length = False
+        self._streams = SideStreams()
+        self._chunk: int | None = None
         if not self._settings.off:
             self._prepare()
 
@@ -147,12 +159,11 @@ class AugmentedLoader(Generic[Batch]):
 
     def __len__(self) -> int:
         """Return the number of batches of the running or coming pass; ``TypeError`` where it is unknown."""
-        if not (self._settings.mixes and self._settings.mixing == "rebatch"):
-            return len(self.loader)  # type: ignore[arg-type]
         running = self._current() if self._current is not None else None
         epoch = running.epoch if running is not None and not running.finished else None
-        self._told_length = self._length(self._epochs.peek() if epoch is None else epoch)
-        return self._told_length
+        length = self._length(self._epochs.peek() if epoch is None else epoch)
+        self._told_length = self._told_length or length
+        return length
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass epoch ``epoch`` ≥ 0, and tell the samplers and the dataset inside."""
@@ -172,7 +183,7 @@ class AugmentedLoader(Generic[Batch]):
             state: dict[str, Any] = inner() if callable(inner) else {}
             return state
         progress = self._resume or self._progress or Progress(self._epochs.peek())
-        chunk = getattr(self._settings.synthesizer, "chunk", None)
+        chunk = chunk_of(self._settings.synthesizer) if self._chunk is None else self._chunk
         return to_state(progress, self._fingerprint(), self._rank(), chunk=chunk)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -203,7 +214,17 @@ class AugmentedLoader(Generic[Batch]):
                 'labels="balance" or an IterableDataset each rank has a state of its own, so save one from each'
             )
         self._resume = progress
+        self._chunk = None
+        set_chunk(self._settings.synthesizer, state["chunk"])
         self._epochs.set(progress.epoch)
+
+    @property
+    def sampler(self) -> Any:
+        """The inner loader's sampler; frameworks that tell it an epoch tell the loader."""
+        sampler = self.loader.sampler  # type: ignore[attr-defined]
+        if self._reader is None or callable(getattr(sampler, "set_epoch", None)):
+            return sampler
+        return ListeningSampler(sampler, self.set_epoch)
 
     def __getattr__(self, name: str) -> Any:
         # Also reached while unpickling or copying, before there is an inner loader.
@@ -226,7 +247,7 @@ class AugmentedLoader(Generic[Batch]):
 
     def _prepare(self) -> None:
         """Make the loader that is iterated in the user's stead: the same, but with its order from the seed."""
-        settings, loader = self._settings, self.loader
+        settings, loader = self._settings, self._inner
         if settings.mixes:
             check_class_count(getattr(loader, "dataset", None), settings.synthesizer)
         if getattr(loader, "in_order", True) is False:
@@ -259,7 +280,12 @@ class AugmentedLoader(Generic[Batch]):
         if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
             previous.superseded = True
         self._current = weakref.ref(new)
+        if self._gradients is not None:
+            # Its own flag of the last batch runs ahead where batches are prefetched.
+            self.end_of_dataloader = False
+            self._gradients._add_dataloader(self)
         start = self._start(self._epochs.begin())
+        self._warn_of(start.epoch)
         reading = self._reader.read(start.epoch, start.position)
         source = Source(
             reading,
@@ -267,11 +293,22 @@ class AugmentedLoader(Generic[Batch]):
             start=start,
             rank=self._rank(),
             batch_size=self._batch_size,
-            regrouped=order.is_map_style(self.loader),
+            regrouped=order.is_map_style(self._inner),
             drop_last=self._drop_last,
         )
-        composer = Composer(self._settings, device=self._device())
-        return Opened(reading, Prefetcher(source.next, composer, depth=self._settings.prefetch), start)
+        return Opened(reading, self._prefetcher(source), start)
+
+    def _prefetcher(self, source: Source) -> Prefetcher[Any, Delivery]:
+        """Return what makes batches of a source's plans: on CUDA beside the consumer's stream."""
+        device, depth = self._device(), self._settings.prefetch
+        if self._gradients is not None:
+            # Whether a batch is the last one is known once the next was asked for.
+            depth = max(depth, 1)
+        composer = Composer(self._settings, device=device)
+        if depth and torch.cuda.is_available():
+            aside = Aside(composer, self._streams, device=device)
+            return Prefetcher(partial(_given, source), aside, depth=depth)
+        return Prefetcher(source.next, composer, depth=depth)
 
     def _start(self, epoch: int) -> Progress:
         """Return where the pass of an epoch begins: at its start, or where a state said."""
@@ -281,28 +318,78 @@ class AugmentedLoader(Generic[Batch]):
             return Progress(epoch)
         if resume.epoch == epoch:
             return resume
-        if resume.step:
+        if not resume.step:
+            return replace(resume, epoch=epoch)
+        # Lightning saves behind the last batch of an epoch, and sets the next one where it goes on.
+        if not self._is_whole(resume):
             warnings.warn(
                 f"the state that was loaded is of epoch {resume.epoch}, but epoch {epoch} was set since: it begins at "
                 "its start",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
-            return Progress(epoch)
-        return replace(resume, epoch=epoch)
+        return Progress(epoch)
 
-    def _handed_over(self, delivery: Delivery) -> None:
-        self._progress = delivery.after
-        self.stats.count(real=delivery.real, synthetic=delivery.synthetic)
+    def _warn_of(self, epoch: int) -> None:
+        """Warn, once, of what would go wrong silently: ranks that all read the same, and lengths that change."""
+        if not self._warned_of_ranks and order.is_map_style(self._inner) and self._shared_rank() is None:
+            ranks = rank().count
+            if ranks > 1:
+                self._warned_of_ranks = True
+                warnings.warn(
+                    f"each of {ranks} ranks reads the whole data set: give the loader a "
+                    "torch.utils.data.DistributedSampler, so that they share it out",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+        varies = self._settings.mixes and self._settings.schedule.varies and self._settings.mixing == "rebatch"
+        if varies and not self._warned_of_length:
+            try:
+                length = self._length(epoch)
+            except TypeError:
+                return
+            if self._told_length not in (None, length):
+                self._warned_of_length = True
+                warnings.warn(
+                    f"epoch {epoch} has {length} batches, but an earlier one had {self._told_length}: the schedule of "
+                    "synthetic_fraction changes the length of a rebatched epoch, which some frameworks ask for only "
+                    'once; mixing="extend" and "replace" keep it',
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+            self._told_length = self._told_length or length
+
+    def _is_whole(self, progress: Progress) -> bool:
+        """Say whether progress is known to be that of a whole epoch."""
+        try:
+            return progress.step >= self._length(progress.epoch)
+        except TypeError:
+            return False
+
+    def _handed_over(self, delivery: Delivery, *, last: bool) -> None:
+        """Note what the consumer has now.
+
+        Args:
+            delivery: the batch.
+            last: whether nothing comes behind it, as far as is known.
+        """
+        self._progress, self._chunk = delivery.after, delivery.chunk
+        if self._gradients is not None:
+            self.end_of_dataloader = last
+        self.stats.count(delivery)
 
     def _finished(self, opened: Opened) -> None:
+        if self._gradients is not None:
+            self._gradients._remove_dataloader(self)
         end = opened.reading.end()
         self._progress = None if end is None else Progress(opened.start.epoch + 1, position=end)
 
     def _length(self, epoch: int) -> int:
-        """Return the number of batches of a rebatched epoch, or raise ``TypeError`` where it is unknown."""
+        """Return the number of batches of an epoch, or raise ``TypeError`` where it is unknown."""
+        if not (self._settings.mixes and self._settings.mixing == "rebatch"):
+            return len(self._inner)
         splits = rules.rebatch_splits(
-            order.real_items(self.loader),
+            order.real_items(self._inner),
             self._batch_size,
             self._settings.schedule.during(epoch),
             drop_last=self._drop_last,
@@ -312,7 +399,7 @@ class AugmentedLoader(Generic[Batch]):
     def _fingerprint(self) -> dict[str, Any]:
         return fingerprint(
             self._settings,
-            self.loader,
+            self._inner,
             batch_size=self._batch_size,
             drop_last=self._drop_last,
             ranks=self._rank().count,
@@ -321,7 +408,7 @@ class AugmentedLoader(Generic[Batch]):
     @property
     def _batch_size(self) -> int:
         """How many items the inner loader's batches hold, or 0 where it does not say."""
-        for part in (self.loader, getattr(self.loader, "batch_sampler", None)):
+        for part in (self._inner, getattr(self._inner, "batch_sampler", None)):
             size = getattr(part, "batch_size", None)
             if isinstance(size, int):
                 return size
@@ -329,28 +416,42 @@ class AugmentedLoader(Generic[Batch]):
 
     @property
     def _drop_last(self) -> bool:
-        parts = (self.loader, getattr(self.loader, "batch_sampler", None))
+        parts = (self._inner, getattr(self._inner, "batch_sampler", None))
         return any(bool(getattr(part, "drop_last", False)) for part in parts)
 
     def _rank(self) -> Share:
         """Return this rank as the distributed sampler counts it, else as the process group does."""
-        batch_sampler = getattr(self.loader, "batch_sampler", None)
+        return self._shared_rank() or rank()
+
+    def _shared_rank(self) -> Share | None:
+        """Return this rank as the distributed sampler counts it, or ``None`` where nothing shares the data out."""
+        batch_sampler = getattr(self._inner, "batch_sampler", None)
         for part in (
-            getattr(self.loader, "sampler", None),
+            getattr(self._inner, "sampler", None),
             getattr(batch_sampler, "sampler", None),
             batch_sampler,
         ):
             index, count = getattr(part, "rank", None), getattr(part, "num_replicas", None)
             if isinstance(index, int) and isinstance(count, int):
                 return Share(index, count)
-        return rank()
+            # Accelerate's samplers that share out batches.
+            index, count = getattr(part, "process_index", None), getattr(part, "num_processes", None)
+            if isinstance(index, int) and isinstance(count, int):
+                return Share(index, count)
+        return None
 
     def _device(self) -> torch.device | None:
         device = self._settings.device
+        if device is None and self._gradients is not None:
+            device = self.loader.device  # type: ignore[attr-defined]
         # The current device belongs to the consumer's thread, so it is asked here and not in the background.
         if device is not None and device.type == "cuda" and device.index is None:
             return torch.device("cuda", torch.cuda.current_device())
         return device
+
+
+def _given(source: Source) -> Given:
+    return Given(source.next())
 
 
 def _regroup(

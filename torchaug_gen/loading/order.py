@@ -58,13 +58,13 @@ class SeededOrder:
         batches = self._batches(epoch)
         if self._regroup is not None:
             batches = self._regroup(batches, epoch)
-        ordinal = 0
+        # Neighbouring seeds make unrelated numbers: the generator scrambles them, as it has to for torch's workers.
+        base, ordinal = rng.derive_seed(self._seed, "loader.items", epoch), 0
         for number, batch in enumerate(batches):
             if isinstance(batch, list | tuple) and self._rank is not None:
                 if number >= skip:
-                    yield SeededIndices(
-                        batch, self._seed, epoch, ordinal * self._rank.count + self._rank.index, self._rank.count
-                    )
+                    position = ordinal * self._rank.count + self._rank.index
+                    yield SeededIndices(batch, base + position, self._rank.count)
                 ordinal += len(batch)
             elif number >= skip:
                 yield batch
@@ -190,9 +190,11 @@ def _with_generator(sampler: Any, generator: torch.Generator) -> Any:
     changes: dict[str, Any] = {}
     if isinstance(getattr(sampler, "generator", None), torch.Generator):
         changes["generator"] = generator
-    inner = getattr(sampler, "sampler", None)
-    if inner is not None and (changed := _with_generator(inner, generator)) is not inner:
-        changes["sampler"] = changed
+    # Accelerate's samplers keep the batch sampler that they share out as ``batch_sampler``.
+    for name in ("sampler", "batch_sampler"):
+        inner = getattr(sampler, name, None)
+        if inner is not None and (changed := _with_generator(inner, generator)) is not inner:
+            changes[name] = changed
     if not changes:
         return sampler
     changed = copy.copy(sampler)

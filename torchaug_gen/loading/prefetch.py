@@ -3,10 +3,12 @@
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Generic, TypeVar
 
 import torch
+
+from torchaug_gen.loading.tracebacks import let_go
 
 Plan = TypeVar("Plan")
 Batch = TypeVar("Batch")
@@ -27,6 +29,7 @@ class Prefetcher(Generic[Plan, Batch]):
     def __init__(self, plan: Callable[[], Plan], compose: Callable[[Plan], Batch], *, depth: int) -> None:
         self._plan, self._compose, self._depth = plan, compose, depth
         self._pending: deque[Future[Batch]] = deque()
+        self._failures: list[BaseException] = []
         self._exhausted = False
         self._executor: ThreadPoolExecutor | None = None
 
@@ -45,7 +48,20 @@ class Prefetcher(Generic[Plan, Batch]):
                 self._submit()
         if not self._pending:
             raise StopIteration
+        # Waited for first: a Ctrl-C meanwhile leaves the batch to the next call.
+        wait([self._pending[0]])
         return self._pending.popleft().result()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the batch returned last is known to be the last one."""
+        return self._exhausted and not self._pending
+
+    def let_go(self) -> None:
+        """Take from errors that are held back what they hold of this object and of its caller."""
+        for error in self._failures:
+            let_go(error)
+        self._failures.clear()
 
     def _submit(self) -> None:
         try:
@@ -57,6 +73,7 @@ class Prefetcher(Generic[Plan, Batch]):
             failed: Future[Batch] = Future()
             failed.set_exception(error)
             self._pending.append(failed)
+            self._failures.append(error)
             # The error's traceback holds this frame: without the name it does not hold itself.
             del failed
         else:

@@ -1,6 +1,7 @@
 """Readers: the ways to read the user's loader from a position on."""
 
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -64,6 +65,7 @@ class TwinReader(Reader):
             seeded_for = rank if self._seeds_items else None
             self._order = order.SeededOrder(sampler, seed=seed, regroup=regroup, rank=seeded_for)
         self.twin = order.twin_of(loader, self._order, self._generator)
+        weakref.finalize(self, end_persistent, self.twin)
 
     def read(self, epoch: int, position: Any = None) -> Reading:
         """Begin a pass; a map-style loader loads nothing of what is skipped."""

@@ -189,8 +189,8 @@ class Source:
         return batch, n
 
     def _plan(self, batch: Any, split: Split, *, rows: Tensor | None = None, labels: Tensor | None = None) -> Plan:
-        first = self._tally.synthetic
-        positions = (torch.arange(split.synthetic) + first) * self._rank.count + self._rank.index
+        ranks, first = self._rank.count, self._tally.synthetic * self._rank.count + self._rank.index
+        positions = torch.arange(first, first + split.synthetic * ranks, ranks)
         real_positions = self._real_positions(split.real, rows)
         key = Key(self._settings.seed, self._epoch, self._step * self._rank.count + self._rank.index)
         try:
@@ -207,6 +207,7 @@ class Source:
             real_positions=real_positions,
             key=key,
             after=self._progress(),
+            loading=self.inner.take_seconds(),
         )
 
     def _progress(self) -> Progress:
@@ -224,8 +225,11 @@ class Source:
 
     def _real_positions(self, count: int, replaced: Tensor | None) -> Tensor:
         """Return the positions of the real rows of the batch to be planned."""
-        ordinals = torch.arange(count) if replaced is None else (~replaced).nonzero()[:, 0]
-        return (ordinals + self._real_seen) * self._rank.count + self._rank.index
+        seen, ranks = self._real_seen, self._rank.count
+        if replaced is None:
+            first = seen * ranks + self._rank.index
+            return torch.arange(first, first + count * ranks, ranks)
+        return ((~replaced).nonzero()[:, 0] + seen) * ranks + self._rank.index
 
     @property
     def _known_fields(self) -> Fields:

@@ -49,6 +49,9 @@ class SyntheticPool(Synthesizer):
     counted in :attr:`stats`. The thread ends whenever nothing is left to draw. Every epoch begins anew, with one block
     of each class, and widens what it chooses from as it goes on.
 
+    Its place is the main process, in :class:`torchaug_gen.AugmentedLoader`: in DataLoader workers it is as right, but
+    each of them holds and draws samples for itself.
+
     Args:
         synthesizer: draws the samples.
         capacity: how many samples to hold, at least two of each class; from 2 · chunk · K on, chunks are full.
@@ -170,6 +173,13 @@ class SyntheticPool(Synthesizer):
         self._look_ahead(classes, within, lanes, seed=seed, epoch=epoch)
         self.stats.delivered += len(images)
         return to_device(images, self.device)
+
+    def rest(self) -> None:
+        """Stop drawing ahead, after the block that is being drawn; for whoever ends a pass before its end.
+
+        What is held stays, and nothing else changes: the next call goes on.
+        """
+        self._refill.rest()
 
     def __getstate__(self) -> dict[str, Any]:
         # What is held, and the thread, belong to this process; another draws the same again.

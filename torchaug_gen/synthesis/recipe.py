@@ -61,7 +61,7 @@ class Recipe(ABC):
     def synthesizer(self) -> NetworkSynthesizer:
         """Return a synthesizer around the network to draw from; it shares its weights with the training."""
 
-    def finish(self, images: TrainingImages) -> None:
+    def finish(self, images: TrainingImages) -> None:  # noqa: B027 (a hook that most recipes do not need)
         """Do what is left when the last step is done, such as fitting a prior; the default does nothing."""
 
     def verdict(self, losses: Mapping[str, float], step: int) -> str | None:

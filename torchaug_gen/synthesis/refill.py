@@ -41,6 +41,7 @@ class Refill(Generic[Key, Value]):
         """Forget all jobs, as in a process that was forked off, where no thread does them."""
         self.lock, self.busy = threading.Lock(), threading.RLock()
         self._pending: OrderedDict[Key, Future[Value]] = OrderedDict()
+        self._awaited: set[Key] = set()
         self._thread: threading.Thread | None = None
 
     def ask(self, key: Key, *, urgent: bool) -> tuple[Future[Value], bool]:
@@ -53,13 +54,22 @@ class Refill(Generic[Key, Value]):
         with self.lock:
             known = key in self._pending
             future = self._pending.setdefault(key, Future())
-            if urgent and not future.running():
-                self._pending.move_to_end(key, last=False)
+            if urgent:
+                self._awaited.add(key)
+                if not future.running():
+                    self._pending.move_to_end(key, last=False)
             if self._thread is None:
                 thread = threading.Thread(target=_run, args=(self,), name="torchaug_gen pool")
                 thread.start()
                 self._thread = thread
         return future, known
+
+    def rest(self) -> None:
+        """Forget the jobs that nobody waits for, but not the one that runs."""
+        with self.lock:
+            for key, future in list(self._pending.items()):
+                if key not in self._awaited and not future.running():
+                    del self._pending[key]
 
     def take(self) -> Key | None:
         """Return the next job, or ``None`` where the thread is to end."""
@@ -69,6 +79,7 @@ class Refill(Generic[Key, Value]):
                 for future in self._pending.values():
                     future.cancel()
                 self._pending.clear()
+                self._awaited.clear()
             for key, future in self._pending.items():
                 if future.set_running_or_notify_cancel():
                     return key
@@ -99,6 +110,7 @@ class Refill(Generic[Key, Value]):
     def _forget(self, key: Key) -> None:
         with self.lock:
             self._pending.pop(key, None)
+            self._awaited.discard(key)
 
 
 def _run(refill: Refill[Any, Any]) -> None:

@@ -47,7 +47,7 @@ class VaeConfig(TrainingSettings):
             (Sønderby et al., "Ladder Variational Autoencoders", 2016).
         detail: weight of the term against blur, :func:`torchaug_gen.synthesis.vae_losses.detail_error`, as the power of
             it that multiplies the squared error. 0 is none; 0.5 sharpens line drawings further, but gives photographs
-            halos and takes their colours.
+            halos.
         prior: what to draw codes from: ``"mixture"`` of Gaussians or a single ``"gaussian"`` for each class, fitted to
             the codes of the training images, or the ``"normal"`` distribution N(0, I).
         components: the most Gaussians in the mixture of a class; cross-validation chooses how many it gets.

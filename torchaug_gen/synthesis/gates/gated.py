@@ -137,7 +137,8 @@ class GatedSynthesizer(Synthesizer):
             taken, places = search.take(rows, passed)
             collected[to_device(places, self.device)] = images[to_device(taken, self.device)]
             if (row := search.failed()) is not None:
-                raise ValueError(self._failure(int(classes[row]), int(owners[row])))
+                where = f"{'position' if count == 1 else 'block'} {int(owners[row])}"
+                raise ValueError(self._failure(int(classes[row]), where))
         if collected is None:
             collected = torch.empty(0, *self.image_shape, device=self.device)
         return collected.view(len(owners), count, *self.image_shape)
@@ -170,14 +171,14 @@ class GatedSynthesizer(Synthesizer):
             alive = alive[passed]
         return torch.zeros(len(images), dtype=torch.bool).index_fill_(0, alive, True)
 
-    def _failure(self, label: int, position: int) -> str:
+    def _failure(self, label: int, where: str) -> str:
         gate = self.stats.strictest(label)
         seen, passed = int(self.stats.seen[gate, label]), int(self.stats.passed[gate, label])
         of = "" if self.num_classes is None else f" of class {label}"
         if of and self.classes is not None:
             of += f" ({self.classes[label]})"
         return (
-            f"no candidate{of} passed in {self.max_candidates} at position {position}: the strictest gate, "
+            f"no candidate{of} passed in {self.max_candidates} at {where}: the strictest gate, "
             f"{self.gates[gate]!r}, let {passed} of {seen} through ({passed / max(seen, 1):.2%}); loosen it, raise "
             "max_candidates, or ask for other classes"
         )

@@ -1,0 +1,188 @@
+"""Findings: what the figures of an evaluation mean, in plain words, with the number that decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torchaug_gen.evaluation.artefacts import Artefacts
+from torchaug_gen.evaluation.curves import Curves
+from torchaug_gen.evaluation.distance_result import Distances
+from torchaug_gen.evaluation.memorisation import Memorisation, wilson
+
+GOOD, CAUTION, BAD, UNKNOWN = "good", "caution", "bad", "unknown"
+LEVELS = (BAD, CAUTION, UNKNOWN, GOOD)
+
+# Shares relative to what other real images of the same number reach, which is what honest images could: from 0.8 on
+# they pass, below half they fail. Between, and where so few images were measured that the interval reaches
+# below half, it takes eyes.
+_PASS, _FAIL = 0.8, 0.5
+# An artefact of twice the size that is named at all is seen by anybody.
+_PLAIN = 2.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+        name: what was looked at.
+        level: ``"good"``, ``"caution"``, ``"bad"``, or ``"unknown"`` where it was not measured.
+        sentence: what was found, with its numbers, or why nothing was measured.
+        value: the number that decided, or ``None``.
+        limit: what it was held against, or ``None``.
+    """
+
+    name: str
+    level: str
+    sentence: str
+    value: float | None = None
+    limit: float | None = None
+
+
+def judge(
+    *,
+    distances: Distances | None,
+    baseline: Distances | None,
+    artefacts: Artefacts | None,
+    memorisation: Mapping[str, Memorisation],
+    curves: Curves | None,
+    unmeasured: Mapping[str, str],
+) -> tuple[Finding, ...]:
+    """Return what the figures mean, in the order a reader asks.
+
+    Args:
+        distances: of synthetic images from real ones.
+        baseline: of other real images from the same ones, by the same numbers.
+        artefacts: of the synthetic images.
+        memorisation: by feature space.
+        curves: of the training.
+        unmeasured: for ``"distances"``, ``"artefacts"``, ``"memorisation"`` and ``"history"`` why they are missing.
+    """
+    found = [*_distance_findings(distances, baseline, unmeasured.get("distances", "they were not measured"))]
+    found.append(_artefact_finding(artefacts, unmeasured.get("artefacts", "they were not looked for")))
+    found.append(_copy_finding(memorisation, unmeasured.get("memorisation", "they were not looked for")))
+    found.append(_training_finding(curves, unmeasured.get("history", "the run has no history.jsonl")))
+    return tuple(found)
+
+
+def headline(findings: tuple[Finding, ...]) -> Finding:
+    """Return one finding for all of them."""
+    levels = [finding.level for finding in findings]
+    names = {level: [finding.name.lower() for finding in findings if finding.level == level] for level in LEVELS}
+    if names[BAD]:
+        return Finding("Overall", BAD, f"Not fit to train on as it is: {_and(names[BAD])}")
+    if names[CAUTION]:
+        return Finding("Overall", CAUTION, f"Look before you train on it: {_and(names[CAUTION])}")
+    if UNKNOWN in levels:
+        return Finding("Overall", CAUTION, f"Nothing bad found, but not measured: {_and(names[UNKNOWN])}")
+    return Finding("Overall", GOOD, "Nothing bad found")
+
+
+def _and(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _distance_findings(distances: Distances | None, baseline: Distances | None, why: str) -> list[Finding]:
+    few = f"there were too few images ({distances.real} real)" if distances is not None else why
+    if distances is None or baseline is None or distances.coverage is None or baseline.coverage is None:
+        return [Finding(name, UNKNOWN, f"Not measured: {few}.") for name in ("Realism", "Variety")]
+    here, there, n = distances.coverage, baseline.coverage, min(distances.real, distances.synthetic)
+    found = [
+        _relative(
+            "Realism",
+            here.precision,
+            there.precision,
+            n,
+            "{:.0%} of synthetic images lie near a real image; of other real images {:.0%} do",
+        ),
+        _relative(
+            "Variety",
+            here.coverage,
+            there.coverage,
+            n,
+            "{:.0%} of real images have a synthetic one close by; with other real images in their place {:.0%} do",
+        ),
+    ]
+    return [*found, *_class_findings(distances, baseline)]
+
+
+def _relative(name: str, share: float, real: float, n: int, words: str) -> Finding:
+    if real == 0:
+        return Finding(name, UNKNOWN, "Not measured: real images are not near each other either.")
+    low, high = wilson(round(share * n), n)
+    level = CAUTION
+    if high < _FAIL * real:
+        level = BAD
+    elif share >= _PASS * real and low >= _FAIL * real:
+        level = GOOD
+    return Finding(name, level, f"{words.format(share, real)} (n={n}).", share / real, _PASS)
+
+
+def _class_findings(distances: Distances, baseline: Distances) -> list[Finding]:
+    ratios, poor = {}, []
+    for name, its in distances.per_class.items():
+        real = baseline.per_class.get(name)
+        if its.coverage is None or real is None or not real.coverage or not real.coverage.coverage:
+            continue
+        n = min(its.real, its.synthetic)
+        ratios[name] = its.coverage.coverage / real.coverage.coverage
+        if wilson(round(its.coverage.coverage * n), n)[1] < _FAIL * real.coverage.coverage:
+            poor.append(name)
+    if not distances.per_class or len(distances.per_class) == 1:
+        return []
+    if not ratios:
+        return [Finding("Classes", UNKNOWN, "Not measured: there were too few images of each class.")]
+    worst = min(ratios, key=lambda name: ratios[name])
+    tail = f"the least is {worst!r} at {ratios[worst]:.0%} of the coverage that real images reach"
+    counted = f"{len(poor)} of {len(ratios)} classes lack much of their variety" if poor else "No class is left behind"
+    level = GOOD if not poor else BAD if 2 * len(poor) > len(ratios) else CAUTION
+    return [Finding("Classes", level, f"{counted}; {tail}.", ratios[worst], _FAIL)]
+
+
+def _artefact_finding(artefacts: Artefacts | None, why: str) -> Finding:
+    if artefacts is None:
+        return Finding("Artefacts", UNKNOWN, f"Not measured: {why}.")
+    found = [measure for measure in artefacts.measures.values() if measure.found]
+    # How many times its limit each is surely beyond.
+    sizes = {m.name: min(map(abs, m.interval)) / m.limit for m in found}
+    if not found:
+        return Finding("Artefacts", GOOD, f"None of {len(artefacts.measures)} measures found one.", 0.0, 0.0)
+    words = "; ".join(measure.verdict for measure in sorted(found, key=lambda m: -sizes[m.name]))
+    level = BAD if max(sizes.values()) >= _PLAIN else CAUTION
+    return Finding("Artefacts", level, f"{words[0].upper()}{words[1:]}.", max(sizes.values()), _PLAIN)
+
+
+def _copy_finding(memorisation: Mapping[str, Memorisation], why: str) -> Finding:
+    if not memorisation:
+        return Finding("Copies", UNKNOWN, f"Not measured: {why}.")
+    # A space that found copies speaks for all; where none did, that with most.
+    result = max(memorisation.values(), key=lambda one: (one.copies, one.share))
+    low, high = result.interval
+    score = f"; C_T {result.c_t:+.1f} in {result.space!r}" if result.copies and result.c_t is not None else ""
+    sentence = (
+        f"{result.share:.1%} of synthetic images are nearer to a training image than {1 - result.expected[0]:.0%} of "
+        f"held-out images are (95 % interval {low:.1%} to {high:.1%}{score})."
+    )
+    if result.copies:
+        return Finding("Copies", BAD, f"Training images are copied: {sentence}", result.share, result.expected[1])
+    return Finding("Copies", GOOD, f"No sign of copied training images: {sentence}", result.share, result.expected[1])
+
+
+def _training_finding(curves: Curves | None, why: str) -> Finding:
+    if curves is None:
+        return Finding("Training", UNKNOWN, f"Not known: {why}.")
+    took = "" if curves.seconds is None else f" in {duration(curves.seconds)}"
+    broken = [name for name, value in curves.last.items() if value is None]
+    if broken:
+        return Finding("Training", BAD, f"The loss {broken[0]!r} was not finite at the end of {curves.steps:,} steps.")
+    if back := len(curves.rollbacks):
+        times = "once" if back == 1 else f"{back} times"
+        sentence = f"{curves.steps:,} steps{took}, going back {times}: {curves.rollbacks[-1][1]}."
+        return Finding("Training", CAUTION, sentence, float(back), 0.0)
+    return Finding("Training", GOOD, f"{curves.steps:,} steps{took}, without having to go back.", 0.0, 0.0)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit that fits it, such as ``"3 min"``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
