@@ -34,7 +34,9 @@ def flatten(recipe):
 
 
 def widen(recipe):
-    torch.nn.init.normal_(recipe.averaged.from_code[0].weight, std=8, generator=torch.Generator().manual_seed(0))
+    # The last layer too, which a network begins with at nearly nothing.
+    for layer, std in ((recipe.averaged.from_code[0], 8), (recipe.averaged.decoder[-1], 0.2)):
+        torch.nn.init.normal_(layer.weight, std=std, generator=torch.Generator().manual_seed(0))
 
 
 def steps(recipe):

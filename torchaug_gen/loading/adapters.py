@@ -1,8 +1,10 @@
-"""Loaders that only adapt another one."""
+"""What an inner loader says of itself, whoever has made or adapted it."""
 
 from typing import Any
 
 from torch.utils.data import DataLoader
+
+from torchaug_gen.ranks import Share
 
 
 def adapted(loader: Any) -> Any:
@@ -15,3 +17,30 @@ def adapted(loader: Any) -> Any:
     base = getattr(loader, "base_dataloader", None)
     share = hasattr(loader, "gradient_state") and type(loader).__name__ == "DataLoaderShard"
     return base if share and isinstance(base, DataLoader) else loader
+
+
+def batch_size_of(loader: Any) -> int:
+    """Return how many items a loader's batches hold, or 0 where it does not say."""
+    for part in (loader, getattr(loader, "batch_sampler", None)):
+        size = getattr(part, "batch_size", None)
+        if isinstance(size, int):
+            return size
+    return 0
+
+
+def drops_last(loader: Any) -> bool:
+    """Say whether a loader drops a short last batch."""
+    return any(bool(getattr(part, "drop_last", False)) for part in (loader, getattr(loader, "batch_sampler", None)))
+
+
+def share_of(loader: Any) -> Share | None:
+    """Return this rank as a loader's distributed sampler counts it, or ``None`` where nothing shares the data out."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None), batch_sampler)
+    # The second pair of names is that of Accelerate's samplers.
+    for names in (("rank", "num_replicas"), ("process_index", "num_processes")):
+        for part in samplers:
+            index, count = (getattr(part, name, None) for name in names)
+            if isinstance(index, int) and isinstance(count, int):
+                return Share(index, count)
+    return None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchaug_gen.loading import workers
-from torchaug_gen.loading.cuda import receive
 from torchaug_gen.loading.plan import Delivery, Plan
 from torchaug_gen.loading.prefetch import Prefetcher
 from torchaug_gen.loading.reading import Reading
+from torchaug_gen.loading.side_stream import receive
 from torchaug_gen.loading.state import Progress
 from torchaug_gen.loading.tracebacks import let_go
 

@@ -13,17 +13,18 @@ import torch
 from torchaug_gen import mixing as rules
 from torchaug_gen.datasets import check_class_count
 from torchaug_gen.loading import order
-from torchaug_gen.loading.adapters import adapted
+from torchaug_gen.loading.adapters import adapted, batch_size_of, drops_last, share_of
 from torchaug_gen.loading.composer import Composer
-from torchaug_gen.loading.cuda import Aside, Given, SideStreams
 from torchaug_gen.loading.drawing import chunk_of, set_chunk
 from torchaug_gen.loading.epoch_pass import Opened, Pass
 from torchaug_gen.loading.epochs import Epochs, ListeningSampler
 from torchaug_gen.loading.guard import check_not_evaluating
+from torchaug_gen.loading.notices import Notices
 from torchaug_gen.loading.plan import Delivery
 from torchaug_gen.loading.prefetch import Prefetcher
 from torchaug_gen.loading.readers import Reader, reader_of
 from torchaug_gen.loading.settings import check_settings
+from torchaug_gen.loading.side_stream import Aside, Given, SideStreams
 from torchaug_gen.loading.source import Source
 from torchaug_gen.loading.state import Progress, check_fingerprint, fingerprint, from_state, to_state
 from torchaug_gen.loading.stats import Stats
@@ -90,7 +91,8 @@ class AugmentedLoader(Generic[Batch]):
     Example:
         >>> from torchaug_gen import NoiseSynthesizer
         >>> images, labels = torch.rand(100, 3, 32, 32), torch.randint(10, (100,))
-        >>> loader = DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=20, shuffle=True)
+        >>> data = torch.utils.data.TensorDataset(images, labels)
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=20, shuffle=True)
         >>> noise = NoiseSynthesizer((3, 32, 32), num_classes=10)
         >>> for images, labels, synthetic in AugmentedLoader(
         ...     loader, synthesizer=noise, synthetic_fraction=0.3, tag="synthetic"
@@ -147,8 +149,7 @@ class AugmentedLoader(Generic[Batch]):
         # Behind the batch that was handed over last, and where the next pass begins if not at a start.
         self._progress: Progress | None = None
         self._resume: Progress | None = None
-        self._told_length: int | None = None
-        self._warned_of_ranks = self._warned_of_length = False
+        self._notices = Notices()
         self._streams = SideStreams()
         self._chunk: int | None = None
         if not self._settings.off:
@@ -161,9 +162,7 @@ class AugmentedLoader(Generic[Batch]):
         """Return the number of batches of the running or coming pass; ``TypeError`` where it is unknown."""
         running = self._current() if self._current is not None else None
         epoch = running.epoch if running is not None and not running.finished else None
-        length = self._length(self._epochs.peek() if epoch is None else epoch)
-        self._told_length = self._told_length or length
-        return length
+        return self._notices.told(self._length(self._epochs.peek() if epoch is None else epoch))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass epoch ``epoch`` ≥ 0, and tell the samplers and the dataset inside."""
@@ -285,7 +284,9 @@ class AugmentedLoader(Generic[Batch]):
             self.end_of_dataloader = False
             self._gradients._add_dataloader(self)
         start = self._start(self._epochs.begin())
-        self._warn_of(start.epoch)
+        self._notices.of_ranks(self._inner)
+        if self._settings.mixes and self._settings.schedule.varies and self._settings.mixing == "rebatch":
+            self._notices.of_length(start.epoch, self._length)
         reading = self._reader.read(start.epoch, start.position)
         source = Source(
             reading,
@@ -329,35 +330,6 @@ class AugmentedLoader(Generic[Batch]):
                 stacklevel=5,
             )
         return Progress(epoch)
-
-    def _warn_of(self, epoch: int) -> None:
-        """Warn, once, of what would go wrong silently: ranks that all read the same, and lengths that change."""
-        if not self._warned_of_ranks and order.is_map_style(self._inner) and self._shared_rank() is None:
-            ranks = rank().count
-            if ranks > 1:
-                self._warned_of_ranks = True
-                warnings.warn(
-                    f"each of {ranks} ranks reads the whole data set: give the loader a "
-                    "torch.utils.data.DistributedSampler, so that they share it out",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
-        varies = self._settings.mixes and self._settings.schedule.varies and self._settings.mixing == "rebatch"
-        if varies and not self._warned_of_length:
-            try:
-                length = self._length(epoch)
-            except TypeError:
-                return
-            if self._told_length not in (None, length):
-                self._warned_of_length = True
-                warnings.warn(
-                    f"epoch {epoch} has {length} batches, but an earlier one had {self._told_length}: the schedule of "
-                    "synthetic_fraction changes the length of a rebatched epoch, which some frameworks ask for only "
-                    'once; mixing="extend" and "replace" keep it',
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
-            self._told_length = self._told_length or length
 
     def _is_whole(self, progress: Progress) -> bool:
         """Say whether progress is known to be that of a whole epoch."""
@@ -407,38 +379,15 @@ class AugmentedLoader(Generic[Batch]):
 
     @property
     def _batch_size(self) -> int:
-        """How many items the inner loader's batches hold, or 0 where it does not say."""
-        for part in (self._inner, getattr(self._inner, "batch_sampler", None)):
-            size = getattr(part, "batch_size", None)
-            if isinstance(size, int):
-                return size
-        return 0
+        return batch_size_of(self._inner)
 
     @property
     def _drop_last(self) -> bool:
-        parts = (self._inner, getattr(self._inner, "batch_sampler", None))
-        return any(bool(getattr(part, "drop_last", False)) for part in parts)
+        return drops_last(self._inner)
 
     def _rank(self) -> Share:
         """Return this rank as the distributed sampler counts it, else as the process group does."""
-        return self._shared_rank() or rank()
-
-    def _shared_rank(self) -> Share | None:
-        """Return this rank as the distributed sampler counts it, or ``None`` where nothing shares the data out."""
-        batch_sampler = getattr(self._inner, "batch_sampler", None)
-        for part in (
-            getattr(self._inner, "sampler", None),
-            getattr(batch_sampler, "sampler", None),
-            batch_sampler,
-        ):
-            index, count = getattr(part, "rank", None), getattr(part, "num_replicas", None)
-            if isinstance(index, int) and isinstance(count, int):
-                return Share(index, count)
-            # Accelerate's samplers that share out batches.
-            index, count = getattr(part, "process_index", None), getattr(part, "num_processes", None)
-            if isinstance(index, int) and isinstance(count, int):
-                return Share(index, count)
-        return None
+        return share_of(self._inner) or rank()
 
     def _device(self) -> torch.device | None:
         device = self._settings.device

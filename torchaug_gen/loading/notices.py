@@ -1,0 +1,52 @@
+"""Warnings, once each, of what would go wrong without a word."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torchaug_gen.loading.adapters import share_of
+from torchaug_gen.loading.order import is_map_style
+from torchaug_gen.ranks import rank
+
+
+class Notices:
+    """What one loader has warned of."""
+
+    def __init__(self) -> None:
+        self._length: int | None = None
+        self._of_ranks = self._of_length = False
+
+    def told(self, length: int) -> int:
+        """Note a length that somebody was told, and return it."""
+        self._length = self._length or length
+        return length
+
+    def of_ranks(self, loader: Any) -> None:
+        """Warn where every rank reads all of a map-style loader."""
+        ranks = rank().count
+        if self._of_ranks or ranks < 2 or not is_map_style(loader) or share_of(loader) is not None:
+            return
+        self._of_ranks = True
+        warnings.warn(
+            f"each of {ranks} ranks reads the whole data set: give the loader a "
+            "torch.utils.data.DistributedSampler, so that they share it out",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+    def of_length(self, epoch: int, length_of: Callable[[int], int]) -> None:
+        """Warn where an epoch has another length than the first one that was told."""
+        try:
+            length = length_of(epoch)
+        except TypeError:
+            return
+        if self._length not in (None, length) and not self._of_length:
+            self._of_length = True
+            warnings.warn(
+                f"epoch {epoch} has {length} batches, but an earlier one had {self._length}: the schedule of "
+                "synthetic_fraction changes the length of a rebatched epoch, which some frameworks ask for only "
+                'once; mixing="extend" and "replace" keep it',
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        self.told(length)
