@@ -37,14 +37,17 @@ class AugmentedLoader(Generic[Batch]):
     """Wrap a loader so that its batches come augmented and mixed with synthetic images.
 
     Batches come back in their own structure and type. Every random number is a function of the seed, the epoch and
-    the position in the epoch: the global generators are neither read nor moved, except by a transform, sampler or
-    data set that draws from Python's or NumPy's by itself. With
-    ``transform``, ``synthesizer``, ``tag`` and ``device`` all ``None`` the loader is off, and the inner loader's very
-    batches come through.
+    the position in the epoch: the global generators are neither read nor moved, except by a transform that draws from
+    Python's or NumPy's by itself, or a data set that is read without workers as a stream. The random transforms of a
+    map-style data set are seeded too. With ``transform``, ``synthesizer``, ``tag`` and ``device`` all ``None`` the
+    loader is off, and the inner loader's very batches come through.
 
     An epoch begins at an iterator's first ``next``: the first pass is epoch 0, each later pass the next one, unless
     :meth:`set_epoch` says otherwise. Samplers and datasets inside that have ``set_epoch`` are told; where somebody else
     has set a sampler's epoch, that one is adopted.
+
+    :meth:`state_dict` and :meth:`load_state_dict` resume behind any batch, bit for bit. What a worker's data set draws
+    as a stream is part of that only where its own state holds it.
 
     Args:
         loader: a ``DataLoader``, or any iterable of batches.
@@ -73,15 +76,16 @@ class AugmentedLoader(Generic[Batch]):
         dtype: what images are delivered as: uint8 to floating divides by 255, floating to uint8 rounds, ``None``
             keeps what comes. Cast last.
         memory_format: ``torch.contiguous_format`` or ``torch.channels_last``.
-        prefetch: batches composed ahead in a background thread, which pays where the consumer waits for a GPU; 0 for
-            none, which is faster where training on a CPU keeps all its cores busy.
+        prefetch: batches composed ahead in a background thread, on CUDA on a stream of its own, which pays where the
+            consumer waits for a GPU; 0 for none, which is faster where training on a CPU keeps all its cores busy.
+            Never are more than ``prefetch + 2`` batches alive.
         seed: 0 ≤ seed < 2⁶⁴; ``None`` means 0. Also decides the order of a shuffling inner loader.
         allow_eval: deliver synthetic items even where the loader seems to be used for evaluation: gradients are off, or
             the dataset says that it is a validation or test split.
 
     Attributes:
         loader: the inner loader. Its attributes are reached through this one.
-        stats: what was delivered so far.
+        stats: what was delivered so far, and what took the time; ``print(loader.stats)``.
 
     Raises:
         ValueError: an argument out of range; at the first ``next``, a batch that cannot be mixed or transformed, an
@@ -89,6 +93,7 @@ class AugmentedLoader(Generic[Batch]):
         TypeError: an argument of the wrong type; ``len`` of a loader whose length is unknown.
 
     Example:
+        >>> from torch.utils.data import DataLoader
         >>> from torchaug_gen import NoiseSynthesizer
         >>> images, labels = torch.rand(100, 3, 32, 32), torch.randint(10, (100,))
         >>> data = torch.utils.data.TensorDataset(images, labels)
