@@ -25,7 +25,7 @@ from torchaug_gen.evaluation.classifier import SmallClassifier, accuracy, fit
 from torchaug_gen.pixels import convert
 from torchaug_gen.rng import permutation
 from torchaug_gen.synthesis.gates import ClassifierGate, GatedSynthesizer, NeighbourGate, SharpnessGate
-from torchaug_gen.synthesis.pool import SyntheticPool
+from torchaug_gen.synthesis.pool.pool import SyntheticPool
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 
 _HALF = 2250

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmarks import common
 from torchaug_gen import AugmentedLoader, NoiseSynthesizer, Synthesizer, fuse
-from torchaug_gen.synthesis.pool import SyntheticPool
+from torchaug_gen.synthesis.pool.pool import SyntheticPool
 
 
 def digits(copies: int) -> TensorDataset:

@@ -132,7 +132,7 @@ def test_the_help_of_train_names_the_real_defaults(capsys, kind):
 
 
 def test_a_gan_learns_what_its_help_says_of_its_recipe():
-    from torchaug_gen.synthesis.training_data import TrainingImages
+    from torchaug_gen.synthesis.training.data import TrainingImages
 
     config_type, _ = cli._trainer("gan")
     resolved = config_type().resolved(TrainingImages(torch.zeros(4, 1, 32, 32, dtype=torch.uint8), None, None))
@@ -201,7 +201,7 @@ def test_sample_draws_from_foreign_files(tmp_path):
 
 
 def test_an_unfinished_training_is_neither_lost_nor_forgotten(run_folder, tmp_path, capsys, monkeypatch):
-    from torchaug_gen.synthesis.vae_training import VaeRecipe
+    from torchaug_gen.synthesis.vae.training import VaeRecipe
 
     data, out = run_folder.parent / "data", tmp_path / "run"
     train = ["train", "vae", str(data), "--out", str(out)]

@@ -8,13 +8,13 @@ from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.shards.write import write_shards
 from torchaug_gen.synthesis import gates
-from torchaug_gen.synthesis.gan_training import GanConfig, train_gan
+from torchaug_gen.synthesis.gan.training import GanConfig, train_gan
 from torchaug_gen.synthesis.labeller import LabelledSynthesizer
 from torchaug_gen.synthesis.noise import NoiseSynthesizer
-from torchaug_gen.synthesis.pool import SyntheticPool
+from torchaug_gen.synthesis.pool.pool import SyntheticPool
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.vae_synthesizer import VaeSynthesizer
-from torchaug_gen.synthesis.vae_training import VaeConfig, train_vae
+from torchaug_gen.synthesis.vae.synthesizer import VaeSynthesizer
+from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
 from torchaug_gen.synthesis.vary import VaryingSynthesizer
 
 __all__ = [

@@ -184,7 +184,7 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from torchaug_gen.synthesis.loop import read_settings
+    from torchaug_gen.synthesis.training.loop import read_settings
 
     config_type, train = _trainer(arguments.kind)
     out, names = Path(arguments.out), {field.name for field in fields(config_type)}
@@ -205,10 +205,10 @@ def _train(arguments: argparse.Namespace) -> int:
 def _trainer(kind: str) -> tuple[Any, Any]:
     """Return what configures a kind of training, and what trains."""
     if kind == "gan":
-        from torchaug_gen.synthesis.gan_training import GanConfig, train_gan
+        from torchaug_gen.synthesis.gan.training import GanConfig, train_gan
 
         return GanConfig, train_gan
-    from torchaug_gen.synthesis.vae_training import VaeConfig, train_vae
+    from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
 
     return VaeConfig, train_vae
 
@@ -224,8 +224,8 @@ def _training_data(path: str) -> Any:
 
 def _check_finished(out: Path) -> None:
     """Raise ``FileExistsError`` where a training would be lost."""
-    from torchaug_gen.synthesis.checkpoints import newest
-    from torchaug_gen.synthesis.loop import read_settings
+    from torchaug_gen.synthesis.training.checkpoints import newest
+    from torchaug_gen.synthesis.training.loop import read_settings
 
     found = newest(out)
     if found is not None and 0 < found[1].step < (steps := read_settings(out)["steps"]):
@@ -268,8 +268,8 @@ def _add_sample(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _sample(arguments: argparse.Namespace) -> int:
     from torchaug_gen.synthesis import grids
-    from torchaug_gen.synthesis.settings import TrainingSettings, check_count
     from torchaug_gen.synthesis.synthesizer import Synthesizer
+    from torchaug_gen.synthesis.training.settings import TrainingSettings, check_count
 
     check_count("n", arguments.n)
     check_count("columns", arguments.columns)
@@ -364,7 +364,7 @@ def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from torchaug_gen.evaluation.evaluate import evaluate
-    from torchaug_gen.synthesis.settings import TrainingSettings
+    from torchaug_gen.synthesis.training.settings import TrainingSettings
 
     report = evaluate(
         arguments.path,

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 from torchaug_gen import rng
 from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.recipe import Recipe
-from torchaug_gen.synthesis.settings import TrainingSettings
-from torchaug_gen.synthesis.training_data import TrainingImages
-from torchaug_gen.synthesis.vae import VaeNet
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.recipe import Recipe
+from torchaug_gen.synthesis.training.settings import TrainingSettings
+from torchaug_gen.synthesis.vae.network import VaeNet
 
 
 class Items(Dataset):

@@ -7,7 +7,7 @@ import torch
 from small_training import squares
 
 from torchaug_gen.ranks import Share
-from torchaug_gen.synthesis.batches import take
+from torchaug_gen.synthesis.training.batches import take
 
 HERE = {"seed": 0, "device": torch.device("cpu")}
 

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 from small_training import SmallRecipe, SmallSettings, squares
 
-from torchaug_gen.synthesis.batches import take
-from torchaug_gen.synthesis.checkpoints import Checkpoints, TrainingState, finite, newest
+from torchaug_gen.synthesis.training.batches import take
+from torchaug_gen.synthesis.training.checkpoints import Checkpoints, TrainingState, finite, newest
 
 SETTINGS = SmallSettings()
 CPU = torch.device("cpu")

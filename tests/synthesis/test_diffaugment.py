@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchaug_gen.synthesis.diffaugment import OPERATIONS, diffaugment
+from torchaug_gen.synthesis.gan.diffaugment import OPERATIONS, diffaugment
 
 
 def augment(images, *operations, seed=0, stream="test", positions=None):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from small_training import SmallRecipe, SmallSettings, bars, history, squares
 from torch import nn
 
-from torchaug_gen.synthesis import distributed
-from torchaug_gen.synthesis.loop import train
-from torchaug_gen.synthesis.vae_training import VaeConfig, train_vae
+from torchaug_gen.synthesis.training import distributed
+from torchaug_gen.synthesis.training.loop import train
+from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
 
 HERE = Path(__file__).parent
 VAE = VaeConfig(steps=6, batch_size=8, latent_dim=4, width=4, checkpoint_every=3, grid_every=4, free_bits=0.05)
@@ -67,7 +67,7 @@ with distributed.processes(device) as share:
 
     # A stream that splits itself gives each process its part, and all of them the whole.
     from torchaug_gen import ShardStream, write_shards
-    from torchaug_gen.synthesis.training_data import read_images
+    from torchaug_gen.synthesis.training.data import read_images
     if rank == 0:
         write_shards(list(bars((3, 16, 16), n=10)), out / "shards", samples_per_shard=3, image_format="png")
     distributed.wait_for_all()

@@ -13,7 +13,7 @@ from foreign_files import SIZES, Generator, write_exported, write_onnx, write_sa
 
 from torchaug_gen import Synthesizer
 from torchaug_gen.synthesis.external import source
-from torchaug_gen.synthesis.gan import GeneratorNet
+from torchaug_gen.synthesis.gan.network import GeneratorNet
 
 MIB = 1 << 20
 

@@ -21,7 +21,7 @@ from torch import nn
 from torchaug_gen import Synthesizer
 from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.external.onnx import OnnxNet
-from torchaug_gen.synthesis.gan import GeneratorNet
+from torchaug_gen.synthesis.gan.network import GeneratorNet
 
 WRITERS = {
     "g.safetensors": write_safetensors,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis.dcgan import DcganCriticNet, DcganGeneratorNet
-from torchaug_gen.synthesis.gan import CriticNet, GeneratorNet, Residual, _binomial, _Down, _Up
+from torchaug_gen.synthesis.gan.dcgan import DcganCriticNet, DcganGeneratorNet
+from torchaug_gen.synthesis.gan.network import CriticNet, GeneratorNet, Residual, _binomial, _Down, _Up
 
 PAIRS = [(GeneratorNet, CriticNet), (DcganGeneratorNet, DcganCriticNet)]
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 40, 24), (4, 9, 31), (3, 128, 16), (2, 33, 65)]

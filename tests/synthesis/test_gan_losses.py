@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchaug_gen.synthesis.gan_losses import (
+from torchaug_gen.synthesis.gan.losses import (
     gradient_penalty,
     nonsaturating_critic_loss,
     nonsaturating_generator_loss,

@@ -9,13 +9,13 @@ import pytest
 import torch
 from small_training import bars, history, squares
 
-from torchaug_gen.synthesis.dcgan import DcganGeneratorNet
-from torchaug_gen.synthesis.diffaugment import OPERATIONS
-from torchaug_gen.synthesis.gan import GeneratorNet
-from torchaug_gen.synthesis.gan_training import RECIPES, GanConfig, GanRecipe, class_phase, train_gan
-from torchaug_gen.synthesis.recipe import Batch
+from torchaug_gen.synthesis.gan.dcgan import DcganGeneratorNet
+from torchaug_gen.synthesis.gan.diffaugment import OPERATIONS
+from torchaug_gen.synthesis.gan.network import GeneratorNet
+from torchaug_gen.synthesis.gan.training import RECIPES, GanConfig, GanRecipe, class_phase, train_gan
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.recipe import Batch
 
 TINY = GanConfig(steps=4, batch_size=4, latent_dim=4, width=4, checkpoint_every=2, grid_every=0)
 

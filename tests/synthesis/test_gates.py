@@ -18,7 +18,7 @@ from torchaug_gen.synthesis.gates import (
     SharpnessGate,
 )
 from torchaug_gen.synthesis.gates.gated import _CANDIDATES as STRIDE
-from torchaug_gen.synthesis.pool import SyntheticPool
+from torchaug_gen.synthesis.pool.pool import SyntheticPool
 
 SHAPE = (1, 2, 2)
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from small_training import SmallRecipe, SmallSettings, history, squares
 
-from torchaug_gen.synthesis.interruption import TrainingInterrupted
-from torchaug_gen.synthesis.loop import read_settings, train
 from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.training.interruption import TrainingInterrupted
+from torchaug_gen.synthesis.training.loop import read_settings, train
 
 SETTINGS = SmallSettings()
 

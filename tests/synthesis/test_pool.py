@@ -16,7 +16,7 @@ from fakes import stock
 from torch.utils.data import DataLoader, Dataset
 
 from torchaug_gen import AugmentedLoader, NoiseSynthesizer
-from torchaug_gen.synthesis.pool import SyntheticPool
+from torchaug_gen.synthesis.pool.pool import SyntheticPool
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 
 CLASSES = 4

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from torchaug_gen.synthesis import prior
-from torchaug_gen.synthesis.prior import Codes, Mixture
+from torchaug_gen.synthesis.vae import prior
+from torchaug_gen.synthesis.vae.prior import Codes, Mixture
 
 
 def randn(*size, seed=0):

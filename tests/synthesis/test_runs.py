@@ -12,7 +12,7 @@ from torch import nn
 from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.runs import RunConfig
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.vae import VaeNet
+from torchaug_gen.synthesis.vae.network import VaeNet
 
 
 class Foreign(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from torchaug_gen.synthesis.settings import TrainingSettings
+from torchaug_gen.synthesis.training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from torchaug_gen import ShardStream, write_shards
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training_data import read_images, warp
-from torchaug_gen.synthesis.vae_training import VaeConfig, train_vae
+from torchaug_gen.synthesis.training.data import read_images, warp
+from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
 
 
 def test_floating_images_and_tensor_labels_are_read_like_bytes(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchaug_gen.synthesis.turnover import Ahead, Turnover, class_shares, divided
+from torchaug_gen.synthesis.pool.turnover import Ahead, Turnover, class_shares, divided
 
 SIZES = {"block": st.integers(1, 5), "window": st.integers(1, 7), "laps": st.integers(1, 9)}
 

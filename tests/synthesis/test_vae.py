@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis.vae import VaeNet
+from torchaug_gen.synthesis.vae.network import VaeNet
 
 
 def make(image_shape=(1, 12, 12), num_classes=3, latent_dim=5, width=4, **options):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from torchaug_gen.synthesis.vae_losses import detail_error, divergence, negative_log_likelihood
+from torchaug_gen.synthesis.vae.losses import detail_error, divergence, negative_log_likelihood
 
 
 def randn(*size, seed=0):

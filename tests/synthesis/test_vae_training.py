@@ -13,9 +13,9 @@ from small_training import Items, bars, history
 from torch.utils.data import TensorDataset
 
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training_data import read_images
-from torchaug_gen.synthesis.vae import VaeNet
-from torchaug_gen.synthesis.vae_training import VaeConfig, VaeRecipe, train_vae
+from torchaug_gen.synthesis.training.data import read_images
+from torchaug_gen.synthesis.vae.network import VaeNet
+from torchaug_gen.synthesis.vae.training import VaeConfig, VaeRecipe, train_vae
 
 TINY = VaeConfig(steps=4, batch_size=8, latent_dim=4, width=4)
 

@@ -12,8 +12,8 @@ from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.noise import NoiseSynthesizer
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.vae import VaeNet
-from torchaug_gen.synthesis.vae_synthesizer import VaeSynthesizer
+from torchaug_gen.synthesis.vae.network import VaeNet
+from torchaug_gen.synthesis.vae.synthesizer import VaeSynthesizer
 from torchaug_gen.synthesis.vary import VaryingSynthesizer, interpolation_weights
 
 SHAPE = (2, 12, 9)

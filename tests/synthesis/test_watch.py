@@ -6,8 +6,8 @@ import pytest
 import torch
 from small_training import SmallRecipe, SmallSettings, history, squares
 
-from torchaug_gen.synthesis.loop import train
-from torchaug_gen.synthesis.watch import Watch
+from torchaug_gen.synthesis.training.loop import train
+from torchaug_gen.synthesis.training.watch import Watch
 
 SETTINGS = SmallSettings()
 

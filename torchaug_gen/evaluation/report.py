@@ -16,7 +16,7 @@ from torchaug_gen.evaluation.distance_result import Distances
 from torchaug_gen.evaluation.findings import Finding, headline, judge
 from torchaug_gen.evaluation.memorisation import Memorisation
 from torchaug_gen.synthesis.runs import write_atomically
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.data import TrainingImages
 
 FORMAT = "torchaug_gen.report"
 VERSION = 1

@@ -12,7 +12,7 @@ from torchaug_gen.evaluation.images import pair
 from torchaug_gen.pixels import convert, outside
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.training_data import TrainingImages, read_images
+from torchaug_gen.synthesis.training.data import TrainingImages, read_images
 
 _TREES = ("test", "validation", "valid", "val")
 _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L

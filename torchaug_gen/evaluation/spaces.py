@@ -160,7 +160,7 @@ class Shuffled:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         from torchaug_gen.pixels import convert
-        from torchaug_gen.synthesis.training_data import warp
+        from torchaug_gen.synthesis.training.data import warp
 
         epoch, self.epoch = self.epoch, self.epoch + 1
         count = len(self.images)

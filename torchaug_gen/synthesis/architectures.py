@@ -6,13 +6,13 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from torchaug_gen.synthesis.dcgan import DcganGeneratorNet
 from torchaug_gen.synthesis.external.weights import construct
-from torchaug_gen.synthesis.gan import GeneratorNet
+from torchaug_gen.synthesis.gan.dcgan import DcganGeneratorNet
+from torchaug_gen.synthesis.gan.network import GeneratorNet
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.sizes import check_arguments
-from torchaug_gen.synthesis.vae import VaeNet
-from torchaug_gen.synthesis.vae_synthesizer import VaeSynthesizer
+from torchaug_gen.synthesis.vae.network import VaeNet
+from torchaug_gen.synthesis.vae.synthesizer import VaeSynthesizer
 
 # Each is built from image_shape, latent_dim, num_classes and what its property ``arguments`` returned when saved.
 ARCHITECTURES: Mapping[str, type[nn.Module]] = {

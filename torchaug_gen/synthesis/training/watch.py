@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from torchaug_gen import rng
-from torchaug_gen.synthesis.checkpoints import finite
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.recipe import Recipe
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.checkpoints import finite
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.recipe import Recipe
 
 _CLASSES, _PER_CLASS = 8, 8
 _HORIZON = 50

@@ -13,11 +13,11 @@ from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.drawing import to_device
 from torchaug_gen.synthesis.gates.gate import as_gates
 from torchaug_gen.synthesis.gates.gated import GatedSynthesizer, draw_checked, to_host
-from torchaug_gen.synthesis.pool_stats import PoolStats
-from torchaug_gen.synthesis.refill import Refill
-from torchaug_gen.synthesis.shelf import Shelf
+from torchaug_gen.synthesis.pool.refill import Refill
+from torchaug_gen.synthesis.pool.shelf import Shelf
+from torchaug_gen.synthesis.pool.stats import PoolStats
+from torchaug_gen.synthesis.pool.turnover import Ahead, Turnover, class_shares, divided
 from torchaug_gen.synthesis.synthesizer import Synthesizer
-from torchaug_gen.synthesis.turnover import Ahead, Turnover, class_shares, divided
 
 # Blocks that a call waits for at a time: what one call asks for beyond them is not held all at once.
 _AT_A_TIME = 16

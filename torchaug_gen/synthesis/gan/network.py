@@ -35,7 +35,7 @@ class GeneratorNet(nn.Module):
         blocks: residual blocks at each resolution.
 
     Attributes:
-        phase: how much the class counts, 0..1; see :func:`torchaug_gen.synthesis.gan_training.class_phase`.
+        phase: how much the class counts, 0..1; see :func:`torchaug_gen.synthesis.gan.training.class_phase`.
 
     Raises:
         ValueError: a size that is not an integer or below its minimum.

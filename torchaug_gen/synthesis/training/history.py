@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from torchaug_gen.synthesis import distributed
+from torchaug_gen.synthesis.training import distributed
 
 HISTORY = "history.jsonl"
 TENSORBOARD = "tensorboard"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchaug_gen.synthesis.gan import check_sizes, levels
+from torchaug_gen.synthesis.gan.network import check_sizes, levels
 
 
 class DcganGeneratorNet(nn.Module):
@@ -57,7 +57,7 @@ class DcganGeneratorNet(nn.Module):
         return {"width": self.width}
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Draw ``(N, C, H, W)`` images in [0, 1]; see :meth:`torchaug_gen.synthesis.gan.GeneratorNet.forward`."""
+        """Draw ``(N, C, H, W)`` images in [0, 1]; see :class:`~torchaug_gen.synthesis.gan.network.GeneratorNet`."""
         return (self.generate(z, labels) + 1) / 2
 
     def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -95,7 +95,7 @@ class DcganCriticNet(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Return scores ``(N,)`` before the sigmoid; see :meth:`torchaug_gen.synthesis.gan.CriticNet.forward`."""
+        """Return scores ``(N,)`` before the sigmoid; see :class:`~torchaug_gen.synthesis.gan.network.CriticNet`."""
         if self.embedding is not None:
             images = torch.cat((images, self.embedding(labels).view(-1, 1, *self.size)), dim=1)
         return cast(Tensor, self.layers(images)).squeeze(1)

@@ -11,15 +11,15 @@ from torch.utils.data import Dataset
 
 from torchaug_gen import rng
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis import distributed
-from torchaug_gen.synthesis.loop import train
-from torchaug_gen.synthesis.prior import PRIORS
-from torchaug_gen.synthesis.recipe import Batch, Recipe, Reduce
-from torchaug_gen.synthesis.settings import TrainingSettings, check_count
-from torchaug_gen.synthesis.training_data import TrainingImages, read_images, warp
-from torchaug_gen.synthesis.vae import VaeNet
-from torchaug_gen.synthesis.vae_losses import detail_error, divergence, squared_error
-from torchaug_gen.synthesis.vae_synthesizer import VaeSynthesizer
+from torchaug_gen.synthesis.training import distributed
+from torchaug_gen.synthesis.training.data import TrainingImages, read_images, warp
+from torchaug_gen.synthesis.training.loop import train
+from torchaug_gen.synthesis.training.recipe import Batch, Recipe, Reduce
+from torchaug_gen.synthesis.training.settings import TrainingSettings, check_count
+from torchaug_gen.synthesis.vae.losses import detail_error, divergence, squared_error
+from torchaug_gen.synthesis.vae.network import VaeNet
+from torchaug_gen.synthesis.vae.prior import PRIORS
+from torchaug_gen.synthesis.vae.synthesizer import VaeSynthesizer
 
 _CLIP_NORM = 1.0
 # Measured: at 28 px 4e-3 is better than 2e-3; at 64 px 1e-3 and 2e-3 leave half the error that 4e-3 leaves.
@@ -45,7 +45,7 @@ class VaeConfig(TrainingSettings):
             with Inverse Autoregressive Flow", 2016).
         warmup_fraction: part of the steps over which the weight of the divergence grows from 0 to ``beta``
             (Sønderby et al., "Ladder Variational Autoencoders", 2016).
-        detail: weight of the term against blur, :func:`torchaug_gen.synthesis.vae_losses.detail_error`, as the power of
+        detail: weight of the term against blur, :func:`torchaug_gen.synthesis.vae.losses.detail_error`, as the power of
             it that multiplies the squared error. 0 is none; 0.5 sharpens line drawings further, but gives photographs
             halos.
         prior: what to draw codes from: ``"mixture"`` of Gaussians or a single ``"gaussian"`` for each class, fitted to
@@ -54,7 +54,7 @@ class VaeConfig(TrainingSettings):
         augment: strength of the small random turns, scalings, shears and shifts of the training images, which help
             where there are few: 1 is up to 10 degrees, 10 % and 5 % of the side; 0 is none.
 
-    The other fields are those of :class:`torchaug_gen.synthesis.settings.TrainingSettings`.
+    The other fields are those of :class:`torchaug_gen.synthesis.training.settings.TrainingSettings`.
 
     Raises:
         ValueError: a field out of its range, named.
@@ -206,10 +206,10 @@ def train_vae(
     """Train a variational autoencoder and return the synthesizer that draws from it.
 
     Args:
-        data: see :func:`torchaug_gen.synthesis.training_data.read_images`.
+        data: see :func:`torchaug_gen.synthesis.training.data.read_images`.
         config: how to train.
         out: the run folder; it is made, and files of an earlier run in it are overwritten. What it receives, and how
-            a training is watched, is said at :func:`torchaug_gen.synthesis.loop.train`.
+            a training is watched, is said at :func:`torchaug_gen.synthesis.training.loop.train`.
         resume: go on from the newest checkpoint in ``out``.
         progress: show a progress bar.
 

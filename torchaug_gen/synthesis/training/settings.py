@@ -13,7 +13,7 @@ MIN_SIDE = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How :func:`torchaug_gen.synthesis.loop.train` trains any recipe.
+    """How :func:`torchaug_gen.synthesis.training.loop.train` trains any recipe.
 
     Args:
         image_size: side in pixels, or ``(H, W)``, that images are resized and cropped to; ``None`` keeps theirs.

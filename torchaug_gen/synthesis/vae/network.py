@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchaug_gen.synthesis import prior
-from torchaug_gen.synthesis.prior import Codes, Mixture
+from torchaug_gen.synthesis.vae import prior
+from torchaug_gen.synthesis.vae.prior import Codes, Mixture
 
 MIN_SIDE = 8
 # Sides are halved until the shorter is at most this: 28 becomes 7, 64 becomes 4, 8 becomes 4.
@@ -129,7 +129,7 @@ class VaeNet(nn.Module):
     def fit_prior(
         self, mean: Tensor, log_variance: Tensor, labels: Tensor | None = None, *, views: int = 1, seed: int = 0
     ) -> None:
-        """Fit the prior to the codes of real images; see :func:`torchaug_gen.synthesis.prior.fit`.
+        """Fit the prior to the codes of real images; see :func:`torchaug_gen.synthesis.vae.prior.fit`.
 
         Args:
             mean: ``(views * N, latent_dim)`` of :meth:`encode`, over all N training images.

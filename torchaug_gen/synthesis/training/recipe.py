@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.data import TrainingImages
 
 # Averages the gradients of these parameters over all processes; does nothing in a single one.
 Reduce = Callable[[Iterable[nn.Parameter]], None]

@@ -13,18 +13,19 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from torchaug_gen.synthesis import checkpoints, distributed, grids
-from torchaug_gen.synthesis.batches import take
-from torchaug_gen.synthesis.checkpoints import Checkpoints, TrainingState, fingerprint
-from torchaug_gen.synthesis.history import History, Pending
-from torchaug_gen.synthesis.interruption import Interruption, TrainingInterrupted
-from torchaug_gen.synthesis.learning_rates import LearningRates
+from torchaug_gen.synthesis import grids
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.recipe import Recipe
 from torchaug_gen.synthesis.runs import CONFIG, PROGRAM, SUMS, WEIGHTS, load_run, save_run, write_atomically
-from torchaug_gen.synthesis.settings import TrainingSettings
-from torchaug_gen.synthesis.training_data import TrainingImages
-from torchaug_gen.synthesis.watch import Watch
+from torchaug_gen.synthesis.training import checkpoints, distributed
+from torchaug_gen.synthesis.training.batches import take
+from torchaug_gen.synthesis.training.checkpoints import Checkpoints, TrainingState, fingerprint
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.history import History, Pending
+from torchaug_gen.synthesis.training.interruption import Interruption, TrainingInterrupted
+from torchaug_gen.synthesis.training.learning_rates import LearningRates
+from torchaug_gen.synthesis.training.recipe import Recipe
+from torchaug_gen.synthesis.training.settings import TrainingSettings
+from torchaug_gen.synthesis.training.watch import Watch
 
 TRAINING = "training.json"
 SAMPLES = "samples.png"
@@ -53,9 +54,9 @@ def train(
     ``history.jsonl`` with the losses of each step, ``grids`` and ``samples.png`` with samples at fixed latents, and
     ``checkpoints`` with the newest two checkpoints. On Ctrl-C or SIGTERM a checkpoint is written first.
 
-    Where a training diverges or collapses (:class:`torchaug_gen.synthesis.watch.Watch`), it warns, goes back to the
-    last good checkpoint, and goes on from there with other images and random numbers, since positions do not go back,
-    and with half the learning rates. Where that fails before the next checkpoint, it goes back to the one before.
+    Where a training diverges or collapses (:class:`torchaug_gen.synthesis.training.watch.Watch`), it warns, goes back
+    to the last good checkpoint, and goes on from there with other images and random numbers, since positions do not go
+    back, and with half the learning rates. Where that fails before the next checkpoint, it goes back to the one before.
 
     Args:
         recipe: its networks lie on the device of the training.

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchaug_gen.synthesis.digests import digest
-from torchaug_gen.synthesis.recipe import Recipe
 from torchaug_gen.synthesis.runs import write_atomically
-from torchaug_gen.synthesis.settings import TrainingSettings
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.recipe import Recipe
+from torchaug_gen.synthesis.training.settings import TrainingSettings
 
 VERSION = 1
 FOLDER = "checkpoints"
@@ -38,7 +38,7 @@ class TrainingState:
         rollbacks: how often the training went back.
         returned: whether the newest checkpoint is one that the training went back to.
         history_lines: lines of ``history.jsonl`` that belong to the training up to here.
-        watch: what :class:`torchaug_gen.synthesis.watch.Watch` remembers.
+        watch: what :class:`torchaug_gen.synthesis.training.watch.Watch` remembers.
     """
 
     step: int = 0

@@ -13,22 +13,22 @@ from torch.utils.data import Dataset
 
 from torchaug_gen import rng
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis import distributed
-from torchaug_gen.synthesis.dcgan import DcganCriticNet, DcganGeneratorNet
-from torchaug_gen.synthesis.diffaugment import OPERATIONS, check_operations, diffaugment
-from torchaug_gen.synthesis.gan import CriticNet, GeneratorNet
-from torchaug_gen.synthesis.gan_losses import (
+from torchaug_gen.synthesis.gan.dcgan import DcganCriticNet, DcganGeneratorNet
+from torchaug_gen.synthesis.gan.diffaugment import OPERATIONS, check_operations, diffaugment
+from torchaug_gen.synthesis.gan.losses import (
     gradient_penalty,
     nonsaturating_critic_loss,
     nonsaturating_generator_loss,
     relativistic_critic_loss,
     relativistic_generator_loss,
 )
-from torchaug_gen.synthesis.loop import train
+from torchaug_gen.synthesis.gan.network import CriticNet, GeneratorNet
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.recipe import Batch, Recipe, Reduce
-from torchaug_gen.synthesis.settings import TrainingSettings, check_count
-from torchaug_gen.synthesis.training_data import TrainingImages, read_images
+from torchaug_gen.synthesis.training import distributed
+from torchaug_gen.synthesis.training.data import TrainingImages, read_images
+from torchaug_gen.synthesis.training.loop import train
+from torchaug_gen.synthesis.training.recipe import Batch, Recipe, Reduce
+from torchaug_gen.synthesis.training.settings import TrainingSettings, check_count
 
 RECIPES = ("r3gan", "dcgan")
 
@@ -66,12 +66,12 @@ class GanConfig(TrainingSettings):
             and Improving the Image Quality of StyleGAN", CVPR 2020, section 3.1).
         ema_images: images after which a generator's weight in the average that is drawn from has halved, or a twentieth
             of those seen so far, where that is less; 0 draws from the generator itself.
-        augment: operations of :mod:`torchaug_gen.synthesis.diffaugment`; ``None`` is all below 10,000 images.
+        augment: operations of :mod:`torchaug_gen.synthesis.gan.diffaugment`; ``None`` is all below 10,000 images.
         mirror: flip half of the real images left to right.
         transition: part of the steps until the class counts in full, after none of it at first; ``None`` is a half
             where there are fewer than 100 images per class, else 0.
 
-    The other fields are those of :class:`torchaug_gen.synthesis.settings.TrainingSettings`.
+    The other fields are those of :class:`torchaug_gen.synthesis.training.settings.TrainingSettings`.
 
     Raises:
         ValueError: a field out of its range, named.
@@ -319,10 +319,10 @@ def train_gan(
     """Train a generative adversarial network and return the synthesizer that draws from its generator.
 
     Args:
-        data: see :func:`torchaug_gen.synthesis.training_data.read_images`.
+        data: see :func:`torchaug_gen.synthesis.training.data.read_images`.
         config: how to train.
         out: the run folder; it is made, and files of an earlier run in it are overwritten. What it receives, and how
-            a training is watched, is said at :func:`torchaug_gen.synthesis.loop.train`.
+            a training is watched, is said at :func:`torchaug_gen.synthesis.training.loop.train`.
         resume: go on from the newest checkpoint in ``out``.
         progress: show a progress bar.
 

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from torch.optim import Optimizer
 
-from torchaug_gen.synthesis.recipe import Recipe
+from torchaug_gen.synthesis.training.recipe import Recipe
 
 
 class LearningRates:

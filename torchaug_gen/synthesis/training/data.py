@@ -17,8 +17,8 @@ from torch.utils.data import Dataset, IterableDataset
 from torchaug_gen import rng
 from torchaug_gen.labels import class_names
 from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis import distributed
 from torchaug_gen.synthesis.digests import digest
+from torchaug_gen.synthesis.training import distributed
 
 if TYPE_CHECKING:
     from PIL import Image

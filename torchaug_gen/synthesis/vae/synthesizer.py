@@ -10,9 +10,9 @@ from torch import Tensor
 from torchaug_gen import rng
 from torchaug_gen.labels import check_labels
 from torchaug_gen.pixels import convert, outside
-from torchaug_gen.synthesis import prior
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.vae import VaeNet
+from torchaug_gen.synthesis.vae import prior
+from torchaug_gen.synthesis.vae.network import VaeNet
 from torchaug_gen.synthesis.vary import check_way, interpolation_weights, place_rows
 
 

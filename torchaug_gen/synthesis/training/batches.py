@@ -7,8 +7,8 @@ from torch import Tensor
 
 from torchaug_gen import rng
 from torchaug_gen.ranks import Share
-from torchaug_gen.synthesis.recipe import Batch
-from torchaug_gen.synthesis.training_data import TrainingImages
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.recipe import Batch
 
 ALONE = Share(0, 1)
 

@@ -1,0 +1,1 @@
+"""Generative adversarial networks: networks, losses, training."""

@@ -1,0 +1,1 @@
+"""Variational autoencoders: networks, losses, prior, training."""
