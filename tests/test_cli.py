@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from torchaug_gen import Synthesizer, cli, demo, write_shards
+from torchaug_gen.cli import train
 
 
 def test_version_and_help(capsys):
@@ -119,13 +120,13 @@ def test_the_help_of_train_names_the_real_defaults(capsys, kind):
     with pytest.raises(SystemExit):
         cli.main(["train", kind, "--help"])
     words = " ".join(capsys.readouterr().out.split())
-    config_type, _ = cli._trainer(kind)
+    config_type, _ = train._trainer(kind)
     defaults = {field.name: field.default for field in fields(config_type)}
     if kind == "gan":
         defaults |= {"learning_rate": 0.001, "latent_dim": 64, "width": 32, "gamma": 10}
     else:
         defaults |= {"learning_rate": 0.004}
-    for name, _, _ in (*cli._COMMON, *cli._KINDS[kind][0]):
+    for name, _, _ in (*train._COMMON, *train._KINDS[kind][0]):
         default = defaults[name.replace("-", "_")]
         shown = re.search(rf"--{name} \w+ .*?\(default: ([^);]+)", words)[1]
         assert shown == "as they are" if default is None else type(default)(shown) == default, name
@@ -134,9 +135,9 @@ def test_the_help_of_train_names_the_real_defaults(capsys, kind):
 def test_a_gan_learns_what_its_help_says_of_its_recipe():
     from torchaug_gen.synthesis.training.data import TrainingImages
 
-    config_type, _ = cli._trainer("gan")
+    config_type, _ = train._trainer("gan")
     resolved = config_type().resolved(TrainingImages(torch.zeros(4, 1, 32, 32, dtype=torch.uint8), None, None))
-    shown = cli._KINDS["gan"][1]
+    shown = train._KINDS["gan"][1]
     first = {name: float(value.split(";")[0]) for name, value in shown.items()}
     assert first == {name: getattr(resolved, name) for name in shown}
     assert resolved.gamma == 10

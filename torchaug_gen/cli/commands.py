@@ -1,0 +1,6 @@
+"""The type of what commands are added to."""
+
+import argparse
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"

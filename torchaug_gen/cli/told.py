@@ -1,0 +1,24 @@
+"""What the user says about a file that does not say it itself."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+
+def add_told(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``Synthesizer.load``."""
+    group = parser.add_argument_group("what some files do not say themselves")
+    option = group.add_argument
+    option("--latent-dim", metavar="N", type=int, nargs="+", help="width of the latent vector, or its shape")
+    option("--image-shape", metavar=("C", "H", "W"), type=int, nargs=3, help="channels, height and width in pixels")
+    option("--num-classes", metavar="N", type=int, help="classes that can be asked for")
+    option("--value-range", metavar=("BLACK", "WHITE"), type=float, nargs=2, help="the network's values for these")
+
+
+def told(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """Return the options of ``Synthesizer.load`` that were given."""
+    names = ("latent_dim", "image_shape", "num_classes", "value_range")
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if len(given.get("latent_dim", ())) == 1:
+        given["latent_dim"] = given["latent_dim"][0]
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

@@ -1,0 +1,135 @@
+"""``torchaug-gen train``."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torchaug_gen.cli.commands import Commands
+
+# Options of "train" that are fields of the configurations: name, type, meaning, and the default where it is one.
+_COMMON = (
+    ("image-size", int, "side in pixels that images are resized and cropped to (default: as they are)"),
+    ("steps", int, "optimiser steps (default: {steps})"),
+    ("batch-size", int, "images per step, over all processes (default: 32)"),
+    ("learning-rate", float, "of the optimisers (default: {learning_rate})"),
+    ("latent-dim", int, "width of the latent vector (default: {latent_dim})"),
+    ("width", int, "channels of the networks' widest maps (default: {width})"),
+    ("device", str, "where to train, such as cpu or cuda (default: cpu)"),
+    ("seed", int, "decides every random number (default: 0)"),
+    ("checkpoint-every", int, "steps between two checkpoints (default: 500)"),
+    ("grid-every", int, "steps between two grids of samples, 0 for none (default: 500)"),
+    ("max-rollbacks", int, "how often a training that diverged or collapsed goes back (default: 3)"),
+    ("max-data-gib", float, "GiB of memory that the images may take (default: 8)"),
+)
+_VAE = (
+    ("beta", float, "weight of the divergence against the likelihood (default: 8)"),
+    ("free-bits", float, "nats per dimension of the code that cost nothing (default: 0)"),
+    ("warmup-fraction", float, "part of the steps over which beta is reached, in [0, 1] (default: 0.5)"),
+    ("augment", float, "strength of small warps of the images, 1 is up to 10 degrees (default: 1)"),
+    ("detail", float, "weight of the term against blur (default: 0.2)"),
+    ("prior", str, "what codes are drawn from: mixture, gaussian or normal (default: mixture)"),
+    ("components", int, "most Gaussians of a class in a mixture (default: 8)"),
+)
+_GAN = (
+    ("recipe", str, "r3gan, or dcgan as a baseline (default: r3gan)"),
+    ("blocks", int, "residual blocks at each resolution (default: 1)"),
+    ("gamma", float, "weight of the gradient penalties at first (default: 10; 0 for dcgan)"),
+)
+_VAE_DEFAULTS = {"steps": "1500", "learning_rate": "0.004; less above 28 px", "latent_dim": "16", "width": "16"}
+_GAN_DEFAULTS = {
+    "steps": "4000",
+    "learning_rate": "0.001; 0.0002 for dcgan",
+    "latent_dim": "64; 100 for dcgan",
+    "width": "32; 16 above 48 px, 64 for dcgan",
+}
+_KINDS = {
+    "gan": (_GAN, _GAN_DEFAULTS),
+    "vae": (_VAE, _VAE_DEFAULTS),
+}
+_SWITCHES = (
+    ("no-amp", "amp", False, "on CUDA, train in float32 throughout instead of under bfloat16 autocast"),
+    ("tensorboard", "tensorboard", True, "write the losses for TensorBoard too"),
+)
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    kinds = commands.add_parser(
+        "train", help="train a GAN or a VAE on images", description="Train a synthesizer on images."
+    ).add_subparsers(metavar="gan|vae", required=True)
+    for kind, (own, defaults) in _KINDS.items():
+        parser = kinds.add_parser(
+            kind,
+            help=f"train a {kind.upper()}",
+            description=(
+                f"Train a {kind.upper()} into the run folder RUN. Ctrl-C stops it with a checkpoint, from which "
+                "--resume goes on. For several GPUs: torchrun --nproc-per-node N -m torchaug_gen.cli train ..."
+            ),
+        )
+        option = parser.add_argument
+        option("data", metavar="DATA", help="folder with one subfolder of images per class, or a folder of tar shards")
+        option("--out", metavar="RUN", required=True, help="run folder to write")
+        for name, parse, words in (*_COMMON, *own):
+            metavar = {int: "N", float: "X", str: "NAME"}[parse]
+            option(f"--{name}", metavar=metavar, type=parse, help=words.format(**defaults))
+        for name, field, value, words in _SWITCHES:
+            option(f"--{name}", dest=field, action="store_const", const=value, help=words)
+        again = parser.add_mutually_exclusive_group()
+        again.add_argument(
+            "--resume", action="store_true", help="go on from RUN's newest checkpoint, with the options of then"
+        )
+        again.add_argument("--overwrite", action="store_true", help="start anew where RUN holds an unfinished training")
+        parser.set_defaults(command=_train, kind=kind, resumable=True)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from torchaug_gen.synthesis.training.loop import read_settings
+
+    config_type, train = _trainer(arguments.kind)
+    out, names = Path(arguments.out), {field.name for field in fields(config_type)}
+    values = {name: value for name, value in vars(arguments).items() if name in names and value is not None}
+    if arguments.resume:
+        stored = read_settings(out)
+        if set(stored) != names:
+            other = ", ".join(sorted(set(stored) ^ names))
+            raise ValueError(f"{out} holds a training of another kind or version, which differs in {other}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()} | values
+    elif not arguments.overwrite:
+        _check_finished(out)
+    train(_training_data(arguments.data), config_type(**values), out=out, resume=arguments.resume)
+    print(f"{out} is trained; torchaug-gen sample {out} --out grid.png draws from it")
+    return 0
+
+
+def _trainer(kind: str) -> tuple[Any, Any]:
+    """Return what configures a kind of training, and what trains."""
+    if kind == "gan":
+        from torchaug_gen.synthesis.gan.training import GanConfig, train_gan
+
+        return GanConfig, train_gan
+    from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
+
+    return VaeConfig, train_vae
+
+
+def _training_data(path: str) -> Any:
+    """Return a folder of images as it is, and one of tar shards as the stream of its samples."""
+    if not any(Path(path).glob("*.tar")):
+        return path
+    from torchaug_gen.shards.stream import ShardStream
+
+    return ShardStream(path, fields=("jpg;jpeg;png;webp;gif", "cls"))
+
+
+def _check_finished(out: Path) -> None:
+    """Raise ``FileExistsError`` where a training would be lost."""
+    from torchaug_gen.synthesis.training.checkpoints import newest
+    from torchaug_gen.synthesis.training.loop import read_settings
+
+    found = newest(out)
+    if found is not None and 0 < found[1].step < (steps := read_settings(out)["steps"]):
+        raise FileExistsError(
+            f"{out} holds a training that stopped after step {found[1].step} of {steps}: go on with --resume, or start "
+            "anew with --overwrite"
+        )
