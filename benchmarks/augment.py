@@ -10,7 +10,6 @@ copy. That part can only be run where there is such a device.
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -26,7 +25,7 @@ if not __package__:  # run as a file: its own folder would hide packages of the 
 
 import torch
 
-from benchmarks import common
+from benchmarks import common, plots
 from benchmarks.contestants import base
 from benchmarks.contestants.base import NAMES, ON_GPU, RECIPES, Unsupported
 from benchmarks.contestants.process import Remote
@@ -35,14 +34,15 @@ PACKAGES = ("albumentations", "opencv-python-headless", "fuse-augmentations", "n
 
 
 def measure(arguments: argparse.Namespace, folder: Path, *, threads: int) -> dict[str, Any]:
-    """Return, by recipe, the rates of all contestants with so many threads, and why the others have none."""
+    """Return the rates of all contestants with so many threads, a case for each recipe, and why others have none."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     remotes = [
         Remote(name, folder, threads=threads, pin=arguments.pin and device == "cpu", device=device)
         for name in arguments.contestants
     ]
     try:
-        return {recipe: _measure_recipe(arguments, recipe, remotes, threads=threads) for recipe in arguments.recipes}
+        named = {recipe: f"{recipe}, {threads} thread{'s' if threads > 1 else ''}" for recipe in arguments.recipes}
+        return {name: _measure_recipe(arguments, recipe, remotes, threads=threads) for recipe, name in named.items()}
     finally:
         for remote in remotes:
             remote.close()
@@ -76,17 +76,11 @@ def _measure_recipe(
     if not rates:
         return {"batch_size": batch_size, "absent": absent}
     baseline = next(iter(rates))
-    summary = common.summarise(rates, baseline=baseline)
+    said = {name: note for name, note in notes.items() if note and name in rates}
+    result = common.case(rates, baseline=baseline, title=RECIPES[recipe].title, notes=said, absent=absent)
+    result |= {"batch_size": batch_size, "rates": rates}
+    summary = result["summary"]
     print(common.table(summary, unit="images/s"), flush=True)
-    result = {
-        "batch_size": batch_size,
-        "title": RECIPES[recipe].title,
-        "baseline": baseline,
-        "summary": summary,
-        "rates": rates,
-        "notes": {name: note for name, note in notes.items() if note and name in rates},
-        "absent": absent,
-    }
     if torch.cuda.is_available():
         result["gpu"] = _gpu(recipe, summary, by_name, batch_size=batch_size)
     return result
@@ -160,48 +154,6 @@ def _sheet(folder: Path, recipe: str, remote: Remote) -> None:
     sheet.save(folder / f"{recipe} {remote.name}.png")
 
 
-def plot(path: Path) -> Path:
-    """Draw a result file, from nothing but the file, and return the path of the picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    document = json.loads(path.read_text())
-    results: dict[str, dict[str, Any]] = document["results"]
-    threads = list(results)
-    recipes = list(results[threads[0]])
-    figure, axes = plt.subplots(
-        len(recipes), len(threads), figsize=(7 * len(threads), 3.2 * len(recipes)), squeeze=False
-    )
-    for row, recipe in enumerate(recipes):
-        for column, count in enumerate(threads):
-            _bars(axes[row][column], results[count][recipe], title=f"{recipe}, {count} threads")
-    machine = document["machine"]
-    figure.suptitle(f"Images per second, median and quartiles · {machine['gpu'] or machine['processor']}")
-    figure.tight_layout(rect=(0, 0, 1, 0.98))
-    target = path.with_suffix(".png")
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
-    return target
-
-
-def _bars(axis: Any, result: Mapping[str, Any], *, title: str) -> None:
-    axis.set_title(title, fontsize=10)
-    summary = result.get("summary", {})
-    names = list(summary)[::-1]
-    medians = [summary[name]["median"] for name in names]
-    low = [summary[name]["median"] - summary[name]["quartile_low"] for name in names]
-    high = [summary[name]["quartile_high"] - summary[name]["median"] for name in names]
-    colours = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
-    axis.barh(names, medians, xerr=[low, high], color=colours, error_kw={"elinewidth": 1})
-    for place, (name, median) in enumerate(zip(names, medians, strict=True)):
-        ratio = summary[name]["ratio_to_baseline"]
-        axis.text(summary[name]["quartile_high"], place, f"  {median:,.0f} ({ratio:.3g}×)", va="center", fontsize=8)
-    axis.margins(x=0.25)
-    axis.tick_params(labelsize=8)
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     photographs = os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS")
@@ -223,7 +175,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let the system choose the cores")
     parser.add_argument("--sheets", type=Path, help="a folder for pictures of what each contestant makes")
     parser.add_argument("--output", type=Path, default=common.result_path("augment"), help="(default: %(default)s)")
-    parser.add_argument("--plot", action="store_true", help="draw the result file and measure nothing")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.recipes, arguments.threads, arguments.rounds, arguments.seconds = ["R1"], [1], 3, 0.3
@@ -231,31 +182,28 @@ def _arguments() -> argparse.Namespace:
         arguments.contestants = ON_GPU if torch.cuda.is_available() else NAMES
     if arguments.rounds < 2:
         parser.error(f"quartiles need at least 2 rounds, got {arguments.rounds}")
-    if arguments.photographs is None and not arguments.plot:
+    if arguments.photographs is None:
         parser.error("expected a folder with photographs: pass --photographs, or set TORCHAUG_GEN_PHOTOGRAPHS")
     return arguments
 
 
 def main() -> None:
-    """Measure, print and save; or draw."""
+    """Measure, print and save."""
     arguments = _arguments()
-    if arguments.plot:
-        print(f"drawn to {plot(arguments.output)}")
-        return
     sides = {RECIPES[recipe].side for recipe in arguments.recipes}
     chosen = ("threads", "rounds", "seconds", "batches", "limit", "pin")
     settings = {name: getattr(arguments, name) for name in chosen}
-    settings["load_average"] = [os.getloadavg()]  # a busy machine shows
-    results = {}
+    settings["load_averages"] = [os.getloadavg()]  # a busy machine shows
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         settings["photographs"] = base.prepare(arguments.photographs, Path(folder), sides=sides, limit=512)
         for count in arguments.threads:  # saved each time: a run that is cut short leaves what it has
-            results[str(count)] = measure(arguments, Path(folder), threads=count)
-            settings["load_average"].append(os.getloadavg())
+            results |= measure(arguments, Path(folder), threads=count)
+            settings["load_averages"].append(os.getloadavg())
             if not arguments.quick:
                 path = arguments.output
                 common.save("augment", settings, results, unit="images/s", packages=PACKAGES, path=path)
-                print(f"written to {path}, drawn to {plot(path)}", flush=True)
+                print(f"written to {path}, drawn to {plots.plot(path)}", flush=True)
 
 
 if __name__ == "__main__":

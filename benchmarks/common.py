@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,8 +13,12 @@ from typing import Any
 
 import torch
 
+from benchmarks import schema
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "torchvision", "kornia", "numpy", "torchaug_gen")
+# Between the quartiles of a ratio, as a share of its median: beyond that a figure says nothing, and is not reported.
+MAX_SPREAD = 0.4
 
 
 def interleave(contestants: Mapping[str, Callable[[], int]], *, rounds: int) -> dict[str, list[float]]:
@@ -36,21 +41,42 @@ def interleave(contestants: Mapping[str, Callable[[], int]], *, rounds: int) -> 
 
 
 def summarise(rates: Mapping[str, list[float]], *, baseline: str) -> dict[str, dict[str, float]]:
-    """Return median and quartiles of each contestant, and of its ratio to the baseline, round by round."""
-    summary = {}
+    """Return median and quartiles of each contestant, and of its ratio to the baseline, round by round.
+
+    A contestant is ``too_noisy`` where its ratio spreads more than ``MAX_SPREAD``.
+    """
+    summary: dict[str, dict[str, float]] = {}
     for name, values in rates.items():
         ratios = [mine / base for mine, base in zip(values, rates[baseline], strict=True)]
-        low, median, high = statistics.quantiles(values, n=4)
-        ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4)
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4, method="inclusive")
         summary[name] = {
             "median": median,
             "quartile_low": low,
             "quartile_high": high,
+            "rounds": len(values),
             "ratio_to_baseline": ratio,
             "ratio_quartile_low": ratio_low,
             "ratio_quartile_high": ratio_high,
+            "too_noisy": ratio_high - ratio_low > MAX_SPREAD * ratio,
         }
     return summary
+
+
+def case(rates: Mapping[str, list[float]], *, baseline: str, **about: Any) -> dict[str, Any]:
+    """Return a timed case of a result file.
+
+    Args:
+        rates: of :func:`interleave`.
+        baseline: the contestant that all are compared with.
+        **about: ``title``, ``unit`` (where it is not the file's), ``notes`` and ``absent`` by contestant, and
+            ``limit``, a dict of ``what`` the limit is and its ``value``: then each row says its share of it.
+    """
+    summary = summarise(rates, baseline=baseline)
+    if limit := about.get("limit"):
+        for row in summary.values():
+            row["share_of_limit"] = row["median"] / limit["value"]
+    return {"baseline": baseline, "summary": summary, **about}
 
 
 def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
@@ -68,12 +94,19 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": versions,
+        "commit": _commit(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
     }
+
+
+def kind() -> str:
+    """Return the kind of this machine, which result files are named for."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def result_path(question: str) -> Path:
     """Return where the results on this kind of machine are."""
-    return RESULTS / f"{question}-{'cuda' if torch.cuda.is_available() else 'cpu'}.json"
+    return RESULTS / f"{question}-{kind()}.json"
 
 
 def save(
@@ -85,13 +118,30 @@ def save(
     packages: Sequence[str] = (),
     path: Path | None = None,
 ) -> Path:
-    """Write a result file, by default named for the question and the kind of machine, and return its path."""
+    """Write a result file, by default named for the question and the kind of machine, and return its path.
+
+    Raises:
+        ValueError: the results have not the form that :mod:`benchmarks.schema` describes.
+    """
     path = path or result_path(question)
     path.parent.mkdir(exist_ok=True)
     about = {"unit": unit, "settings": settings, "machine": machine(packages)}
-    document = {"question": question, **about, "results": results}
-    path.write_text(json.dumps(document, indent=2) + "\n")
+    document = {"version": schema.VERSION, "question": question, **about, "results": results}
+    content = json.dumps(document, indent=2, default=str) + "\n"
+    schema.validate(json.loads(content), where=f"the result of {question}")
+    path.write_text(content)
     return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return a result file.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    document: dict[str, Any] = json.loads(path.read_text())
+    schema.validate(document, where=str(path))
+    return document
 
 
 def table(summary: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
@@ -99,9 +149,17 @@ def table(summary: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
     width = max(map(len, summary))
     return "\n".join(
         f"{name:{width}}  {row['median']:10,.0f} {unit}  ({row['quartile_low']:,.0f} to {row['quartile_high']:,.0f})"
-        f"  {row['ratio_to_baseline']:.3g} × baseline"
+        f"  {said_ratio(row)}"
         for name, row in summary.items()
     )
+
+
+def said_ratio(row: Mapping[str, float]) -> str:
+    """Return a row's ratio in words, or that it spread too widely to be one."""
+    if row.get("too_noisy"):
+        low, high = row["ratio_quartile_low"], row["ratio_quartile_high"]
+        return f"too noisy to compare ({low:.3g} to {high:.3g} × baseline): run it again on a quieter machine"
+    return f"{row['ratio_to_baseline']:.3g} × baseline"
 
 
 def _processor() -> str:
@@ -110,3 +168,12 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _commit() -> str | None:
+    """Return the commit that is measured, marked where files differ from it."""
+    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

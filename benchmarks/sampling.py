@@ -109,9 +109,8 @@ def main() -> None:
     results = {}
     for name, shape, width in (("28 px, grey", (1, 28, 28), 64), ("64 px, colour", (3, 64, 64), 256)):
         ways = contestants(generator(shape[1], shape[0], width), shape, arguments.chunk, device)
-        summary = common.summarise(common.interleave(ways, rounds=arguments.rounds), baseline=BY_HAND)
-        print(f"{name}\n{common.table(summary, unit='images/s')}\n")
-        results[name] = summary
+        results[name] = common.case(common.interleave(ways, rounds=arguments.rounds), baseline=BY_HAND)
+        print(f"{name}\n{common.table(results[name]['summary'], unit='images/s')}\n")
     print(f"written to {common.save('sampling', vars(arguments), results, unit='images/s')}")
 
 

