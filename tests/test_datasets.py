@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, get_worker_info
 
 from torchaug_gen import MixedDataset, MixedIterableDataset, NoiseSynthesizer, SyntheticDataset
 from torchaug_gen.mixing import as_fraction
@@ -326,3 +326,84 @@ def test_images_that_are_no_tensors_are_named(photographs):
     noise = NoiseSynthesizer((3, 4, 4), num_classes=10)
     with pytest.raises(ValueError, match="must be tensors"):
         make_mixed(ImageFolder(photographs / "test"), noise)
+
+
+# --- the classes of synthetic items
+
+
+def skewed(n=40):
+    """A data set of classes 0 to 3 of ten, most of them 0."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])[torch.arange(n) % 8]
+    return TensorDataset(torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 4, 4).clone(), labels)
+
+
+def drawn_classes(dataset):
+    return [int(label) for image, label in (dataset[at] for at in range(len(dataset))) if not is_real(image)]
+
+
+def counted(labels):
+    return torch.bincount(torch.tensor(labels), minlength=10).tolist()
+
+
+def test_classes_in_turn_matched_balanced_weighted_or_called_for():
+    def of(labels, fraction=0.5):
+        return drawn_classes(MixedDataset(skewed(), NOISE, synthetic_fraction=fraction, labels=labels))
+
+    assert of(None)[:12] == [*range(10), 0, 1]
+    matched = counted(of("match", 0.95))
+    assert sum(matched[4:]) == 0 and matched[0] > matched[1] > matched[3] > 0
+    # 20, 10, 5, 5 and none of six classes: the first go there, until all have five.
+    assert of("balance")[:6] == [4, 5, 6, 7, 8, 9]
+    totals = [a + b for a, b in zip(counted(of("balance", 0.75)), [20, 10, 5, 5] + [0] * 6, strict=True)]
+    assert totals[0] == 20 and max(totals[1:]) - min(totals[1:]) <= 1
+    assert set(of([0, 0, 1.0, 0, 0, 0, 0, 1.0, 0, 0])) == {2, 7}
+    assert of(lambda real, positions: real[positions % len(real)]) == skewed().tensors[1].tolist()
+
+
+@pytest.mark.parametrize("labels", ["match", "balance", [1.0] * 10, lambda real, positions: positions % 7])
+def test_chosen_classes_do_not_depend_on_workers_or_order(labels):
+    mixed = MixedDataset(Subset(skewed(), range(30)), NOISE, synthetic_fraction=0.4, labels=labels, seed=3)
+    mixed.set_epoch(2)
+    expected = [key(mixed[at]) for at in range(len(mixed))]
+    other = MixedDataset(Subset(skewed(), range(30)), NOISE, synthetic_fraction=0.4, labels=labels, seed=3)
+    other.set_epoch(2)
+    assert [key(other[at]) for at in reversed(range(len(other)))] == expected[::-1]
+    assert [key(item) for item in items_of(DataLoader(mixed, 7, num_workers=2))] == expected
+    stream = MixedIterableDataset(Subset(skewed(), range(30)), NOISE, synthetic_fraction=0.4, labels=labels, seed=3)
+    stream.set_epoch(2)
+    for workers in (0, 1, 2, 4):
+        found = [key(item) for item in items_of(DataLoader(stream, 1, num_workers=workers))]
+        assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [MixedDataset, MixedIterableDataset])
+def test_spawned_workers_of_two_ranks_have_each_item_once(make, monkeypatch):
+    mixed = make(skewed(), NOISE, synthetic_fraction=0.4, labels="match", seed=3)
+    expected = sorted(key(item) for item in items_of(DataLoader(mixed, 1)))
+    for context in ("fork", "spawn"):
+        found = []
+        for rank in range(2):
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            sampler = None if make is MixedIterableDataset else range(rank, len(mixed), 2)
+            loader = DataLoader(mixed, 3, sampler=sampler, num_workers=2, multiprocessing_context=context)
+            found += map(key, items_of(loader))
+        assert sorted(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("real", "synthetic", "labels", "words"),
+    [
+        (Real(), NOISE, "match", r'labels="match" needs the labels of all real items, which Real does not tell'),
+        (Stream(), NOISE, "balance", "which Stream does not tell"),
+        (Real(), NOISE, "rare", 'labels must be "match"'),
+        (Real(), NOISE, [1.0], "labels has 1 weights, but the synthesizer has 10 classes"),
+        (Real(), Real(), "match", "items of a synthetic data set have theirs"),
+        (Real(), NoiseSynthesizer((3, 4, 4)), [1.0], "the synthesizer has no classes"),
+    ],
+)
+def test_a_bad_choice_of_classes_is_named(real, synthetic, labels, words):
+    make = MixedIterableDataset if isinstance(real, IterableDataset) else MixedDataset
+    with pytest.raises(ValueError, match=words):
+        make(real, synthetic, synthetic_fraction=0.3, labels=labels)

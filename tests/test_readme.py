@@ -35,4 +35,4 @@ def test_an_example_takes_at_most_ten_lines(code):
 
 def test_the_two_commands_are_there():
     assert "pip install -e '.[demo]' && torchaug-gen demo" in README
-    assert "pip install -e '.[test]' && pytest" in README
+    assert "pip install -e '.[test]' && pytest -n 2" in README

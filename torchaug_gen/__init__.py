@@ -4,7 +4,9 @@ from torchaug_gen import schedules
 from torchaug_gen.augment.fuse import FusedTransform, fuse
 from torchaug_gen.augment.mix import CutMix, MixChoice, MixUp
 from torchaug_gen.datasets import MixedDataset, MixedIterableDataset, SyntheticDataset
+from torchaug_gen.folder import JpegFolder
 from torchaug_gen.loading.loader import AugmentedLoader
+from torchaug_gen.shards.mixed import MixedShardStream
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.shards.write import write_shards
 from torchaug_gen.synthesis import gates
@@ -22,11 +24,13 @@ __all__ = [
     "CutMix",
     "FusedTransform",
     "GanConfig",
+    "JpegFolder",
     "LabelledSynthesizer",
     "MixChoice",
     "MixUp",
     "MixedDataset",
     "MixedIterableDataset",
+    "MixedShardStream",
     "NoiseSynthesizer",
     "ShardStream",
     "Synthesizer",

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Subset, TensorDataset
 
 from torchaug_gen.wrapped import unwrapped
 
@@ -53,6 +54,25 @@ def class_names(dataset: Any) -> tuple[str, ...] | None:
         if isinstance(classes, list | tuple):
             return tuple(map(str, classes))
     return None
+
+
+def known_labels(dataset: Any) -> Tensor | None:
+    """Return the labels of all items of a data set, ``(N,)`` int64, without loading one, or ``None``.
+
+    Only of kinds whose items surely have these labels: ``TensorDataset``, torchvision's own, and ``Subset``s of them.
+    """
+    if type(dataset) is Subset:
+        labels = known_labels(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(list(dataset.indices), dtype=torch.int64)]
+    found: Any = None
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2:
+        found = dataset.tensors[1]
+    elif type(dataset).__module__.startswith("torchvision.datasets.") and dataset.target_transform is None:
+        found = getattr(dataset, "targets", None)
+    labels = torch.as_tensor(found) if isinstance(found, list | Tensor) else None
+    if labels is None or labels.shape != (len(dataset),) or labels.is_floating_point():
+        return None
+    return labels.to(torch.int64)
 
 
 def class_count(dataset: Any) -> int | None:

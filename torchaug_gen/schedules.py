@@ -7,6 +7,9 @@ it once an epoch. They can be put around each other, pickled, and printed as the
 Fractions are rounded to nine decimals: sums of exact rationals then keep a small denominator, and every machine
 gets the same ones, whatever the last bit of its cosine.
 
+Each class may have a schedule of its own: ``synthetic_fraction={label: schedules.warmup(0.5, epochs=3) for label in
+rare}``.
+
 Example:
     >>> from torchaug_gen import schedules
     >>> schedule = schedules.anneal(schedules.warmup(0.3, epochs=3), total_epochs=20, share=0.25)

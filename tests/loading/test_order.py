@@ -30,7 +30,7 @@ def order(loader):
 
 
 @pytest.mark.usefixtures("untouched_rng")
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fraction", [0.0, 0.4])
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_order_comes_from_the_seed_and_not_from_generators(name, fraction, workers):

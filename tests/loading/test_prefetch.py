@@ -45,13 +45,15 @@ def no_thread(seconds=2.0):
 
 
 @pytest.mark.usefixtures("untouched_rng")
-@pytest.mark.parametrize("prefetch", [0, 1, 2, 4])
-@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "multiprocessing_context": "fork"}])
+@pytest.mark.parametrize(
+    ("workers", "prefetch"),
+    [(0, 0), (0, 1), (0, 2), (0, 4), (2, 0), *(pytest.param(2, n, marks=pytest.mark.slow) for n in (1, 2, 4))],
+)
 def test_prefetch_and_workers_do_not_change_a_bit(expected, prefetch, workers):
     torch.manual_seed(prefetch)  # must not matter
     np.random.seed(1)
     state = torch.get_rng_state()
-    loader = augmented(prefetch, **workers)
+    loader = augmented(prefetch, **({"num_workers": 2, "multiprocessing_context": "fork"} if workers else {}))
     assert same([list(loader), list(loader)], expected)
     assert not same(*expected)
     assert torch.equal(state, torch.get_rng_state())
@@ -67,11 +69,13 @@ def untouched_rng():
     np.random.set_state(states[1])
 
 
+@pytest.mark.slow
 def test_spawned_workers_do_not_change_a_bit(expected):
     loader = augmented(num_workers=1, multiprocessing_context="spawn")
     assert same(list(loader), expected[0])
 
 
+@pytest.mark.slow
 def test_another_process_gets_the_same_bits(expected):
     code = (
         "import sys, pickle, torch; sys.path[:0] = sys.argv[1:]; torch.manual_seed(99)\n"

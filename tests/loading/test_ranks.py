@@ -74,7 +74,7 @@ def report():
     return answer
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def ranks(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     with socket.socket() as free:

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from itertools import cycle
 
 import kornia.augmentation as K
 import numpy as np
@@ -181,41 +182,60 @@ def check(make, every=1):
         assert same(followers(make, states[done]), batches[done:]), done
 
 
+# The two that differ most in all ways, each other one in one of them.
+THIN = {(name, way) for name in ("shuffle", "seek") for way in WAYS} | set(zip(LOADERS, cycle(WAYS), strict=False))
+
+
+@pytest.mark.usefixtures("untouched_rng")
+@pytest.mark.parametrize(("name", "mixing"), sorted(THIN))
+def test_behind_some_batches_of_two_epochs(name, mixing):
+    check(lambda: mixed(LOADERS[name](), 0.3, mixing=mixing, tag="synthetic"), every=5)
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("untouched_rng")
 @pytest.mark.parametrize("mixing", WAYS)
 @pytest.mark.parametrize("name", LOADERS)
-def test_at_every_batch_of_two_epochs(name, mixing):
-    # All of them behind some of the batches, and the two that differ most behind all.
-    every = 1 if name in ("shuffle", "seek") else 4
-    check(lambda: mixed(LOADERS[name](), 0.3, mixing=mixing, prefetch=2, labels="match", tag="synthetic"), every)
+def test_behind_every_batch_of_two_epochs(name, mixing):
+    check(lambda: mixed(LOADERS[name](), 0.3, mixing=mixing, prefetch=2, labels="match", tag="synthetic"))
 
 
-@pytest.mark.parametrize("prefetch", [0, 4])
-@pytest.mark.parametrize("mixing", WAYS)
-def test_at_every_prefetch(mixing, prefetch):
+@pytest.mark.parametrize(
+    ("mixing", "prefetch", "every"),
+    [("rebatch", 0, 6), ("extend", 4, 4), ("replace", 4, 4)]
+    + [pytest.param(mixing, prefetch, 1, marks=pytest.mark.slow) for mixing in WAYS for prefetch in (0, 2, 4)],
+)
+def test_at_every_prefetch(mixing, prefetch, every):
     def make(prefetch=prefetch):
         stages = [K.RandomAffine(20.0, p=1.0), K.RandomErasing(p=0.5), MixUp(alpha=0.4)]
         return mixed(MAP_STYLE["shuffle"](), warm_up, mixing=mixing, transform=stages, prefetch=prefetch, seed=5)
 
-    check(make)
+    check(make, every)
     assert same(list(make(1)), list(make()))
 
 
 @pytest.mark.parametrize("labels", ["balance", [1.0, 2.0, 3.0, 0.0, 1.0], lambda real, positions: positions % CLASSES])
 @pytest.mark.parametrize("name", ["shuffle", "seek"])
 def test_the_choice_of_classes_goes_on(name, labels):
-    check(lambda: mixed(LOADERS[name](), warm_up, labels=labels))
+    check(lambda: mixed(LOADERS[name](), warm_up, labels=labels), every=3)
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.95])
 def test_batches_without_a_real_row_match_the_latest_labels(fraction):
-    check(lambda: mixed(stock(7, 3, shuffle=True), fraction, prefetch=0), every=11)
+    check(lambda: mixed(stock(7, 3, shuffle=True), fraction, prefetch=0), every=17)
 
 
-@pytest.mark.parametrize("name", ["shuffle", "draws", "seek", "seek uneven", "state", "stateful", "stateful map"])
-@pytest.mark.parametrize("mixing", ["rebatch", "extend"])
-def test_with_workers(name, mixing):
-    check(lambda: mixed(LOADERS[name](num_workers=2), 0.3, mixing=mixing), every=7)
+@pytest.mark.parametrize(
+    ("name", "mixing", "every"),
+    [("draws", "rebatch", 9), ("seek", "extend", 9)]
+    + [
+        pytest.param(name, mixing, 2, marks=pytest.mark.slow)
+        for name in ("shuffle", "draws", "seek", "seek uneven", "state", "stateful", "stateful map")
+        for mixing in WAYS
+    ],
+)
+def test_with_workers(name, mixing, every):
+    check(lambda: mixed(LOADERS[name](num_workers=2), 0.3, mixing=mixing), every)
 
 
 @pytest.mark.parametrize("name", ["draws", "seek", "state"])

@@ -1,5 +1,10 @@
 import hashlib
+import multiprocessing
+import os
+import signal
+import subprocess
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,8 @@ from PIL import Image
 from shard_files import picture, shown
 from torch.utils.data import Dataset, TensorDataset
 
+from torchaug_gen.shards.index import ShardIndex
+from torchaug_gen.shards.keys import safe_key
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.shards.write import write_shards
 
@@ -26,7 +33,8 @@ def read(folder, *fields):
 
 def test_png_gives_the_very_images_and_labels(tmp_path):
     paths = write_shards(TensorDataset(IMAGES, LABELS), tmp_path, samples_per_shard=3, image_format="png")
-    assert paths == [tmp_path / f"{n:06d}.tar" for n in range(3)] == sorted(tmp_path.iterdir())
+    assert paths == [tmp_path / f"{n:06d}.tar" for n in range(3)]
+    assert sorted(tmp_path.iterdir()) == [*paths, tmp_path / "index.jsonl"]
     items = read(tmp_path, "png", "cls", "__key__", "__url__")
     assert all(image.equal(IMAGES[n]) for n, (image, *_) in enumerate(items))
     assert [item[1:] for item in items] == [
@@ -119,10 +127,268 @@ def test_an_interrupted_run_leaves_whole_shards_only(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         write_shards(items(), tmp_path, samples_per_shard=2, image_format="png")
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["000000.tar", "000001.tar"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [".writing", "000000.tar", "000001.tar"]
     assert [label for _, label in read(tmp_path, "png", "cls")] == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match=r"out_dir must hold no shards, but .* holds 000000\.tar"):
+    with pytest.raises(ValueError, match=r"but .* holds 000000\.tar; resume=True .* goes on"):
         write_shards(Endless(), tmp_path)
+
+
+class Counted(Dataset):
+    """Remembers in a file what was read of it; ``kill_at`` ends the process at once."""
+
+    classes = ("even", "odd")
+
+    def __init__(self, log, n=50, kill_at=None):
+        self.log, self.n, self.kill_at = Path(log), n, kill_at
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if index == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        with self.log.open("a") as file:
+            file.write(f"{index}\n")
+        # What the global generator gave would differ between the workers.
+        noise = torch.randint(256, (3, 6, 5), dtype=torch.uint8)
+        return noise, index % 2
+
+    @property
+    def read(self):
+        return list(map(int, self.log.read_text().split()))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_bytes_do_not_depend_on_the_workers_and_no_global_generator_moves(tmp_path):
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    options = {"samples_per_shard": 12, "image_format": "png", "shuffle": True, "seed": 3}
+    for workers in (0, 1, 3):
+        write_shards(Counted(tmp_path / f"log{workers}"), tmp_path / str(workers), workers=workers, **options)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1") == contents(tmp_path / "3")
+    assert torch.get_rng_state().equal(before[0]) and (np.random.get_state()[1] == before[1]).all()
+    read = Counted(tmp_path / "log0").read
+    assert sorted(read) == list(range(50)) != read
+
+
+def test_the_items_of_an_iterable_are_encoded_by_workers_too(tmp_path):
+    for workers in (0, 2):
+        items = ((IMAGES[n % 7], n % 5) for n in range(40))
+        write_shards(items, tmp_path / str(workers), workers=workers, samples_per_shard=15, image_format="png")
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+    with pytest.raises((AttributeError, TypeError), match="pickle"):
+        write_shards(iter([(IMAGES[0], lambda: 0)]), tmp_path / "other", workers=1)
+
+
+def test_an_index_is_written_beside_with_the_classes(tmp_path):
+    write_shards(Counted(tmp_path / "log", n=7), tmp_path / "out", samples_per_shard=4, image_format="png")
+    index = ShardIndex.from_bytes((tmp_path / "out" / "index.jsonl").read_bytes(), "index")
+    assert [shard.samples for shard in index.shards] == [4, 3] and index.classes == ("even", "odd")
+    for number, shard in enumerate(index.shards):
+        content = (tmp_path / "out" / shard.name).read_bytes()
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (shard.bytes, shard.sha256)
+        for sample in index.samples(number):
+            span = sample.files["cls"]
+            assert int(content[span.offset : span.offset + span.size]) == int(sample.key) % 2
+    stream = ShardStream(tmp_path / "out", fields=("png", "cls"))
+    assert len(stream) == 7
+
+
+def test_a_label_beyond_the_classes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"item 1: label must be in 0\.\.1 as classes says, got b'2'"):
+        write_shards([(picture(0), 1), (picture(0), 2)], tmp_path, classes=("cat", "dog"))
+
+
+def test_max_shard_bytes_bounds_shards_and_large_samples_have_their_own(tmp_path):
+    sizes = [100, 100, 30000, 100, 9000, 9000, 100]
+    items = [{"bin": bytes([n]) * size} for n, size in enumerate(sizes)]
+    paths = write_shards(items, tmp_path, max_shard_bytes=20480)
+    held = [int(count) for count in (shard_samples(path) for path in paths)]
+    assert held == [2, 1, 2, 2] and [path.stat().st_size <= 20480 for path in paths] == [True, False, True, True]
+    assert [len(item[0]) for item in read(tmp_path, "bin")] == sizes
+    # As many as fit: one more would not have.
+    tight = write_shards([{"bin": bytes(9216)}] * 4, tmp_path / "tight", max_shard_bytes=20480)
+    assert [shard_samples(path) for path in tight] == [2, 2] and {path.stat().st_size for path in tight} == {20480}
+
+
+def shard_samples(path):
+    with tarfile.open(path) as archive:
+        return len({name.partition(".")[0] for name in archive.getnames()})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_goes_on_with_the_same_bytes(tmp_path, workers):
+    whole = Counted(tmp_path / "whole")
+    write_shards(whole, tmp_path / "a", samples_per_shard=8, shuffle=True)
+    part = Counted(tmp_path / "part")
+    part.n = 50
+
+    class Broken(Counted):
+        def __getitem__(self, index):
+            if len(self.read if self.log.exists() else []) >= 29:
+                raise KeyError("gone")
+            return super().__getitem__(index)
+
+    with pytest.raises(KeyError, match="gone"):
+        write_shards(Broken(part.log), tmp_path / "b", samples_per_shard=8, shuffle=True)
+    first = sorted(path.name for path in (tmp_path / "b").glob("*.tar"))
+    assert first == ["000000.tar", "000001.tar", "000002.tar"]
+    stamps = [(tmp_path / "b" / name).stat().st_mtime_ns for name in first]
+    part.log.unlink()
+    paths = write_shards(part, tmp_path / "b", samples_per_shard=8, shuffle=True, resume=True, workers=workers)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") and len(paths) == 7
+    # Nothing that was finished was read or written again.
+    assert len(part.read) == 50 - 24
+    assert [(tmp_path / "b" / name).stat().st_mtime_ns for name in first] == stamps
+    assert write_shards(part, tmp_path / "b", samples_per_shard=8, shuffle=True, resume=True) == paths
+    assert len(part.read) == 50 - 24
+
+
+def test_an_iterable_goes_on_behind_what_was_written(tmp_path):
+    def items(stop):
+        for label in range(stop):
+            yield picture(label), label
+        if stop < 11:
+            raise KeyboardInterrupt
+
+    options = {"max_shard_bytes": 25600, "image_format": "png"}
+    write_shards(items(11), tmp_path / "a", **options)
+    for stop in (3, 9):
+        with pytest.raises(KeyboardInterrupt):
+            write_shards(items(stop), tmp_path / "b", resume=True, **options)
+    write_shards(items(11), tmp_path / "b", resume=True, **options)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b") and len(list((tmp_path / "a").glob("*.tar"))) > 1
+
+
+def test_a_killed_process_leaves_no_half_shard(tmp_path):
+    doomed = Counted(tmp_path / "log", kill_at=29)
+    # Forked, because a new process would import for seconds.
+    process = multiprocessing.get_context("fork").Process(
+        target=write_shards, args=(doomed, tmp_path / "b"), kwargs={"samples_per_shard": 8}, daemon=True
+    )
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    left = sorted(path.name for path in (tmp_path / "b").iterdir())
+    assert left[-3:] == ["000000.tar", "000001.tar", "000002.tar"]
+    # The shard that was being written has no name that a reader takes for a shard's.
+    assert [name for name in left if name.endswith(".partial")] == left[:1]
+    assert len(read(tmp_path / "b", "jpg", "cls")) == 24
+    write_shards(Counted(tmp_path / "log"), tmp_path / "b", samples_per_shard=8, resume=True)
+    write_shards(Counted(tmp_path / "log"), tmp_path / "a", samples_per_shard=8)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_resume_refuses_what_is_another_run(tmp_path):
+    def two(stop):
+        yield from [GOOD] * stop
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(two(2), tmp_path, samples_per_shard=2)
+    with pytest.raises(ValueError, match="quality was 95 when the writing began, and is 60 now"):
+        write_shards(two(2), tmp_path, samples_per_shard=2, quality=60, resume=True)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "000000.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match="no run left a note of them"):
+        write_shards([GOOD], tmp_path / "foreign", resume=True)
+    write_shards([GOOD] * 2, tmp_path / "done")
+    with pytest.raises(ValueError, match="finished run of 2 items, and cannot be resumed with 3"):
+        write_shards([GOOD] * 3, tmp_path / "done", resume=True)
+
+
+def test_a_shard_that_was_lost_is_written_again(tmp_path):
+    with pytest.raises(TypeError, match="item 6"):
+        write_shards([GOOD] * 6 + [0], tmp_path, samples_per_shard=2)
+    (tmp_path / "000001.tar").unlink()
+    write_shards([GOOD] * 7, tmp_path / "whole", samples_per_shard=2)
+    write_shards([GOOD] * 7, tmp_path, samples_per_shard=2, resume=True)
+    assert contents(tmp_path / "whole").items() <= contents_of_files(tmp_path).items()
+
+
+def contents_of_files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_items_that_cannot_be_written_are_skipped_where_asked_and_keep_their_number(tmp_path, workers):
+    class Torn(Endless):
+        def __getitem__(self, index):
+            if index == 3:
+                raise OSError("torn file")
+            return (picture(index), index) if index != 1 else (picture(index), "one")
+
+    with pytest.warns(RuntimeWarning, match="skipped 2 items .*the first: item 1: field 'cls': expected an integer"):
+        write_shards(Torn(), tmp_path / "a", on_error="skip", image_format="png", workers=workers)
+    assert [item[1:] for item in read(tmp_path / "a", "png", "cls", "__key__")] == [
+        (label, f"{label:09d}") for label in (0, 2, 4)
+    ]
+    with pytest.raises(TypeError, match=r"^item 1: field 'cls'"):
+        write_shards(Torn(), tmp_path / "b", image_format="png", workers=workers)
+
+
+def test_keys_are_kept_and_made_safe(tmp_path):
+    keys = [
+        "train/cat_7",
+        "../../etc/passwd",
+        "/abs",
+        "a.b",
+        "a_b",
+        "__meta__/x",
+        "x\ny",
+        "-rf",
+        "ключ",
+        "k" * 300,
+        "..",
+        "a//b",
+    ]
+    items = [{"__key__": key, "png": picture(n), "cls": n} for n, key in enumerate(keys)]
+    write_shards(items, tmp_path)
+    found = [key for _, key in read(tmp_path, "cls", "__key__")]
+    assert len(set(found)) == len(keys) and found[0] == "train/cat_7" and found[4] == "a_b" and found[8] == "ключ"
+    for key in found:
+        assert ".." not in key and not key.startswith(("/", "-", "__", ".")) and len(key.encode()) < 200
+        assert "\n" not in key and key.rpartition("/")[2].count(".") == 0
+    assert found == [safe_key(key) for key in keys]
+    with pytest.raises(ValueError, match="item 1: key 'a' comes twice in one shard"):
+        write_shards([{"__key__": "a", "cls": 0}] * 2, tmp_path / "twice")
+
+
+def test_other_tuples_are_named_by_fields(tmp_path):
+    fields = ("__key__", "png", "cls", "json")
+    written = [("one", picture(1), 1, {"a": 1}), ("two", picture(2), True, None)]
+    write_shards(written, tmp_path / "a", fields=fields)
+    found = read(tmp_path / "a", *fields)
+    assert [(key, shown(image), label, data) for key, image, label, data in found] == [
+        ("one", 1, 1, {"a": 1}),
+        ("two", 2, 1, None),
+    ]
+    # What is read can be written again, also where nothing is known of its length.
+    write_shards(ShardStream(tmp_path / "a", fields=fields, shuffle=0), tmp_path / "b", fields=fields)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_columns_called_image_and_label_are_taken_for_what_they_are(tmp_path):
+    write_shards([{"image": Image.fromarray(picture(3)), "label": 3, "id": 8}], tmp_path, image_format="png")
+    ((image, label, number),) = read(tmp_path, "png", "cls", "id")
+    assert (shown(image), label, number) == (3, 3, 8)
+
+
+def test_sixteen_bits_are_kept_as_npy(tmp_path):
+    deep = np.arange(65536, dtype=np.uint16)[:: 65536 // 20].reshape(3, 7)
+    items = [{"npy": deep}, {"npy": Image.fromarray(deep)}, {"npy": torch.from_numpy(deep)}]
+    write_shards(items, tmp_path)
+    assert all((array.numpy() == deep).all() and array.dtype is torch.uint16 for (array,) in read(tmp_path, "npy"))
+
+
+def test_tar_lists_and_unpacks_what_is_written(tmp_path):
+    (path,) = write_shards([{"__key__": "ä/" + "x" * 150, "cls": 1}, {"cls": 2}], tmp_path)
+    listed = subprocess.run(["tar", "tf", path], capture_output=True, text=True, check=True, env={"LC_ALL": "C.UTF-8"})
+    assert len(listed.stdout.split()) == 2 and not listed.stderr
+    subprocess.run(["tar", "xf", path, "-C", tmp_path], check=True)
+    assert (tmp_path / "000000001.cls").read_text() == "2"
 
 
 GOOD = (picture(0), 0)
@@ -146,7 +412,10 @@ GOOD = (picture(0), 0)
         ({}, ValueError, "at least one field"),
         ({"pkl": b""}, ValueError, "pickled"),
         ({"JPG": picture(0)}, ValueError, "lower case"),
-        ({"__key__": "a"}, ValueError, "file extensions"),
+        ({"__key__": "a"}, ValueError, "at least one field"),
+        ({"__key__": 7, "cls": 0}, TypeError, "a key must be a string, got 7"),
+        ({"__key__": "", "cls": 0}, ValueError, "must not be empty"),
+        ({"image": object()}, TypeError, "images must be tensors.*got object"),
         ({"a/b": b""}, ValueError, "file extensions"),
         ({"json": {1j}}, TypeError, "JSON"),
         ({"txt": "\ud800"}, ValueError, "surrogates"),
@@ -167,6 +436,15 @@ def test_an_item_that_cannot_be_written_is_named_by_its_index(tmp_path, item, er
         ([GOOD], {"samples_per_shard": 0}, ValueError, "samples_per_shard must be at least 1, got 0"),
         ([GOOD], {"image_format": "gif"}, ValueError, "image_format"),
         ([GOOD], {"quality": 0}, ValueError, "quality"),
+        ([GOOD], {"max_shard_bytes": 0}, ValueError, "max_shard_bytes must be at least 1"),
+        ([GOOD], {"workers": -1}, ValueError, "workers must be at least 0, got -1"),
+        ([GOOD], {"on_error": "warn"}, ValueError, "on_error"),
+        ([GOOD], {"fields": "jpg"}, TypeError, "sequence of names"),
+        ([GOOD], {"fields": ("cls", "cls")}, ValueError, "every element once"),
+        ([GOOD], {"fields": ("a b", "cls")}, ValueError, "file extensions"),
+        ([GOOD], {"classes": []}, ValueError, "item 0: label must be in 0..-1"),
+        (iter([GOOD]), {"shuffle": True}, ValueError, "shuffle needs a map-style dataset"),
+        ({"jpg": picture(0)}, {}, TypeError, "item 0: expected .*got str"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, items, options, error, reason):

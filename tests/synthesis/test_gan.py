@@ -5,10 +5,10 @@ import torch
 
 from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.gan.dcgan import DcganCriticNet, DcganGeneratorNet
-from torchaug_gen.synthesis.gan.network import CriticNet, GeneratorNet, Residual, _binomial, _Down, _Up
+from torchaug_gen.synthesis.gan.network import CriticNet, GeneratorNet, Residual, _binomial, _Down, _Enlarge
 
 PAIRS = [(GeneratorNet, CriticNet), (DcganGeneratorNet, DcganCriticNet)]
-SHAPES = [(1, 8, 8), (1, 28, 28), (3, 40, 24), (4, 9, 31), (3, 128, 16), (2, 33, 65)]
+SHAPES = [(1, 8, 8), (1, 28, 28), (1, 51, 50), (3, 40, 24), (4, 9, 31), (3, 128, 16), (2, 33, 65)]
 
 
 def make(generator=GeneratorNet, critic=CriticNet, shape=(1, 12, 12), num_classes=3, width=4):
@@ -123,16 +123,45 @@ def test_halving_keeps_the_mean_and_removes_the_finest_stripes():
 
 
 def test_doubling_is_bilinear_interpolation():
-    with Seeded(0):
-        up = _Up(2, 2, (12, 11))
-    with torch.no_grad():
-        up.narrow.weight.copy_(torch.eye(2)[..., None, None])
-        up.narrow.bias.zero_()
     features = randn(1, 2, 6, 6)
     expected = torch.nn.functional.interpolate(features, scale_factor=2, mode="bilinear")[..., :12, :11]
-    doubled = up(features)
+    doubled = _Enlarge((12, 11))(features)
     assert doubled.shape == (1, 2, 12, 11)
     torch.testing.assert_close(doubled[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1])
+
+
+def test_every_resolution_draws_a_part_of_the_image():
+    generator, _ = make(shape=(2, 33, 31))
+    z, labels = randn(8, 5), torch.arange(8) % 3
+    whole = generator.generate(z, labels)
+    assert len(generator.to_image) == 4
+    for draw in generator.to_image:
+        weight = draw.weight.detach().clone()
+        with torch.no_grad():
+            draw.weight.zero_()
+            assert not torch.equal(generator.generate(z, labels), whole)
+            draw.weight.copy_(weight)
+    assert torch.equal(generator.generate(z, labels), whole)
+
+
+def test_the_sum_of_images_begins_with_the_variance_of_a_latent():
+    with Seeded(0):
+        generator = GeneratorNet(image_shape=(3, 64, 64), latent_dim=64)
+    assert 0.2 < generator.generate(randn(64, 64)).std() < 2
+
+
+@pytest.mark.parametrize(("side", "stride"), [(28, 1), (48, 1), (49, 2), (64, 2)])
+def test_large_images_are_halved_by_the_first_layer(side, stride):
+    critic = CriticNet(image_shape=(1, side, 40 if side < 40 else side), width=4)
+    assert critic.from_image.stride == (stride, stride)
+
+
+@pytest.mark.parametrize("generator", [GeneratorNet, DcganGeneratorNet])
+def test_generators_say_that_latents_tell_everything(generator):
+    net, _ = make(generator)
+    assert net.draws_noise is False
+    z, labels = randn(2, 5), torch.tensor([0, 1])
+    assert torch.equal(net.eval()(z, labels), net(z, labels))
 
 
 def test_the_filter_is_that_of_one_two_one_and_a_pair():

@@ -207,7 +207,7 @@ def test_the_average_follows_the_generator():
     steps(slow, images, 60)
     # The half-life is a twentieth of what was seen: the average has left the beginning behind.
     now = weights(slow)
-    key = "to_image.weight"
+    key = "basis.weight"
     start, end, mean = before[f"generator.{key}"], now[f"generator.{key}"], now[f"averaged.{key}"]
     assert 0 < (mean - end).norm() < 0.5 * (start - end).norm()
 

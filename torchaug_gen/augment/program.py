@@ -155,6 +155,8 @@ class Program:
                 last = index == len(self.stages) - 1
                 memory_format = self._memory_format if last else torch.contiguous_format
                 before = [part for part in parts if len(part.rows)] or list(parts[:1])
+                if given is None and stage.prefers_one(before):
+                    before = join(before)
                 parts, tables, drawn = stage(
                     before,
                     key,

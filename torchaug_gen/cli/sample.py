@@ -53,7 +53,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         arguments.path, device=device, trust=arguments.trust, sha256=arguments.sha256, **told(arguments)
     )
     synthesizer.truncation = arguments.truncation
-    label = _label(arguments.label, synthesizer.classes)
+    label = class_label(arguments.label, synthesizer.classes)
     labels = grids.row_labels(arguments.n, arguments.columns, synthesizer.num_classes, label)
     if arguments.interpolate:
         images = grids.interpolations(
@@ -66,7 +66,7 @@ def _sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _label(given: str | None, classes: tuple[str, ...] | None) -> int | None:
+def class_label(given: str | None, classes: tuple[str, ...] | None) -> int | None:
     """Return the number of the class that was asked for by name or number."""
     if given is None:
         return None

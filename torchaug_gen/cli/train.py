@@ -7,6 +7,12 @@ from typing import Any
 
 from torchaug_gen.cli.commands import Commands
 
+
+def operations(given: str) -> tuple[str, ...]:
+    """Return the operations in a list with commas, none of which may be ``none``."""
+    return () if given == "none" else tuple(given.split(","))
+
+
 # Options of "train" that are fields of the configurations: name, type, meaning, and the default where it is one.
 _COMMON = (
     ("image-size", int, "side in pixels that images are resized and cropped to (default: as they are)"),
@@ -34,7 +40,12 @@ _VAE = (
 _GAN = (
     ("recipe", str, "r3gan, or dcgan as a baseline (default: r3gan)"),
     ("blocks", int, "residual blocks at each resolution (default: 1)"),
-    ("gamma", float, "weight of the gradient penalties at first (default: 10; 0 for dcgan)"),
+    ("gamma", float, "weight of the gradient penalties at first (default: 10; 1 above 48 px, 0 for dcgan)"),
+    ("gamma-decay", float, "what that is divided by until training ends (default: 10)"),
+    ("penalty-every", int, "steps between two penalties (default: 4)"),
+    ("ema-images", int, "images after which a weight in the average drawn from halves (default: 10000; 0 for dcgan)"),
+    ("augment", operations, "of what both networks see, with commas (default: all below 10,000 images, else none)"),
+    ("transition", float, "part of the steps until classes count (default: 0.5 below 100 images per class, else 0)"),
 )
 _VAE_DEFAULTS = {"steps": "1500", "learning_rate": "0.004; less above 28 px", "latent_dim": "16", "width": "16"}
 _GAN_DEFAULTS = {
@@ -47,10 +58,12 @@ _KINDS = {
     "gan": (_GAN, _GAN_DEFAULTS),
     "vae": (_VAE, _VAE_DEFAULTS),
 }
+_METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", operations: "NAME,..."}
 _SWITCHES = (
     ("no-amp", "amp", False, "on CUDA, train in float32 throughout instead of under bfloat16 autocast"),
     ("tensorboard", "tensorboard", True, "write the losses for TensorBoard too"),
 )
+_MIRROR = (("mirror", "mirror", True, "flip half of the real images left to right"),)
 
 
 def add(commands: Commands) -> None:
@@ -71,9 +84,9 @@ def add(commands: Commands) -> None:
         option("data", metavar="DATA", help="folder with one subfolder of images per class, or a folder of tar shards")
         option("--out", metavar="RUN", required=True, help="run folder to write")
         for name, parse, words in (*_COMMON, *own):
-            metavar = {int: "N", float: "X", str: "NAME"}[parse]
+            metavar = _METAVARS[parse]
             option(f"--{name}", metavar=metavar, type=parse, help=words.format(**defaults))
-        for name, field, value, words in _SWITCHES:
+        for name, field, value, words in (*_SWITCHES, *(_MIRROR if kind == "gan" else ())):
             option(f"--{name}", dest=field, action="store_const", const=value, help=words)
         again = parser.add_mutually_exclusive_group()
         again.add_argument(

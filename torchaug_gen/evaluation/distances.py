@@ -15,7 +15,7 @@ from torchaug_gen.evaluation.frechet import extrapolated_distance, frechet_dista
 from torchaug_gen.evaluation.images import Samples, Size
 from torchaug_gen.evaluation.kernel import kernel_distance
 
-__all__ = ["Distances", "compare"]
+__all__ = ["Distances", "measure_distances"]
 
 # Precision, recall, density and coverage take N² distances: above so many images they look at a random choice. 10,000
 # is what Naeem et al. used.
@@ -27,7 +27,7 @@ _FEW = 50
 _LABELS_APART = 0.1
 
 
-def compare(
+def measure_distances(
     real: Any,
     synthetic: Any,
     *,
@@ -69,10 +69,10 @@ def compare(
     Example:
         >>> import torch
         >>> from torchaug_gen import NoiseSynthesizer
-        >>> from torchaug_gen.evaluation.distances import compare
+        >>> from torchaug_gen.evaluation.distances import measure_distances
         >>> grey = NoiseSynthesizer((1, 16, 16), low=0.4, high=0.6)
         >>> images = torch.rand(200, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> compare(images, grey, features="dct").kid.tells_apart
+        >>> measure_distances(images, grey, features="dct").kid.tells_apart
         True
     """
     shape = getattr(synthetic, "image_shape", None)

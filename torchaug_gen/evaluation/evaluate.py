@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from torchaug_gen import rng
-from torchaug_gen.evaluation import distances
 from torchaug_gen.evaluation.artefacts import find_artefacts
 from torchaug_gen.evaluation.curves import read_curves
 from torchaug_gen.evaluation.distance_result import Distances
+from torchaug_gen.evaluation.distances import measure_distances
 from torchaug_gen.evaluation.features import FeatureSet, FeatureSpace, classifier_space, embed, feature_space
 from torchaug_gen.evaluation.images import image_chunks
 from torchaug_gen.evaluation.memorisation import Memorisation, PixelFeatures, find_copies
@@ -215,7 +215,7 @@ def _distances(
         # They are in the results, and from there on the page.
         warnings.simplefilter("ignore", UserWarning)
         found = [
-            distances.compare(reference, side.take(same), per_class=per_class, seed=seed) for side in (drawn, real)
+            measure_distances(reference, side.take(same), per_class=per_class, seed=seed) for side in (drawn, real)
         ]
     return found[0], found[1]
 

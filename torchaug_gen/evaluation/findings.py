@@ -146,9 +146,12 @@ def _artefact_finding(artefacts: Artefacts | None, why: str) -> Finding:
     sizes = {m.name: min(map(abs, m.interval)) / m.limit for m in found}
     if not found:
         return Finding("Artefacts", GOOD, f"None of {len(artefacts.measures)} measures found one.", 0.0, 0.0)
-    words = "; ".join(measure.verdict for measure in sorted(found, key=lambda m: -sizes[m.name]))
+    # The worst in full: whole sentences about all of them would bury it.
+    worst, *others = sorted(found, key=lambda m: -sizes[m.name])
+    also = f" Also: {_and([measure.name for measure in others])}." if others else ""
+    words = f"{worst.verdict[0].upper()}{worst.verdict[1:]}.{also}"
     level = BAD if max(sizes.values()) >= _PLAIN else CAUTION
-    return Finding("Artefacts", level, f"{words[0].upper()}{words[1:]}.", max(sizes.values()), _PLAIN)
+    return Finding("Artefacts", level, words, max(sizes.values()), _PLAIN)
 
 
 def _copy_finding(memorisation: Mapping[str, Memorisation], why: str) -> Finding:

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -97,7 +97,7 @@ def _overall(report: "Report") -> list[dict[str, Any]]:
     sides = report.distances, report.baseline
     space = report.distances.space
     rows: list[tuple[str, list[Any], str]] = [
-        (f"KID-{space}", [_kid(side) for side in sides], "smaller is better, about 0 for real images"),
+        (f"KID-{space}", [side.kid and side.kid.value for side in sides], "smaller is better, about 0 for real images"),
         (f"FD-{space}", [side.fd for side in sides], "smaller is better; compare at the same numbers only"),
         (f"FD-{space}-inf", [side.fd_inf for side in sides], "the same for infinitely many images"),
     ]
@@ -108,18 +108,23 @@ def _overall(report: "Report") -> list[dict[str, Any]]:
         ("coverage", "real images with a synthetic one close by"),
     ):
         rows.append((name, [side.coverage and getattr(side.coverage, name) for side in sides], words))
-    return [{"name": name, "values": values, "words": words} for name, values, words in rows if any_given(values)]
+    intervals = {f"KID-{space}": [_interval(side) for side in sides]}
+    return [
+        {
+            "name": name,
+            "words": words,
+            "sides": [
+                {"value": value, "interval": interval}
+                for value, interval in zip(values, intervals.get(name, [None, None]), strict=True)
+            ],
+        }
+        for name, values, words in rows
+        if any(value is not None for value in values)
+    ]
 
 
-def any_given(values: Sequence[Any]) -> bool:
-    """Say whether there is a value that is not ``None``."""
-    return any(value is not None for value in values)
-
-
-def _kid(side: Distances) -> str | None:
-    if side.kid is None:
-        return None
-    return f"{side.kid.value:.3g} ({side.kid.interval[0]:.3g} to {side.kid.interval[1]:.3g})"
+def _interval(side: Distances) -> str | None:
+    return None if side.kid is None else f"{side.kid.interval[0]:.3g} to {side.kid.interval[1]:.3g}"
 
 
 def _class_rows(report: "Report") -> list[dict[str, Any]]:
@@ -159,7 +164,7 @@ def _pairs(report: "Report", result: Memorisation) -> dict[str, Any]:
     pairs = []
     for pair in result.pairs[:_PAIRS]:
         both = torch.stack((report.synthetic.images[pair.synthetic], report.train.images[pair.train]))
-        pairs.append({"pair": pair, "copy": pair.ratio < result.threshold, "picture": strip(_thumbnails(both))})
+        pairs.append({"pair": pair, "below": pair.ratio < result.threshold, "picture": strip(_thumbnails(both))})
     return {"result": result, "pairs": pairs}
 
 
@@ -208,8 +213,8 @@ def _curves(report: "Report") -> list[charts.Chart]:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.0f} %"
+    return "–" if value is None else f"{100 * value:.0f}%"
 
 
-def _figure(value: Any) -> str:
-    return "–" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}".replace("-", "−")

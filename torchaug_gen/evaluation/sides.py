@@ -84,11 +84,16 @@ def _read(data: Any, synthesizer: Synthesizer, seed: int) -> TrainingImages:
     size = (synthesizer.image_shape[1], synthesizer.image_shape[2])
     if isinstance(data, TrainingImages) and tuple(data.images.shape[2:]) == size:
         return data
+    return read_images(as_dataset(data), image_size=size, seed=seed)
+
+
+def as_dataset(data: Any) -> Any:
+    """Return images in memory and folders of shards as datasets, and everything else as it is."""
     if (held := pair(data)) is not None:
-        data = _Pairs(*held, getattr(data, "classes", None))
-    elif isinstance(data, str | Path) and any(Path(data).glob("*.tar")):
-        data = ShardStream(str(data), fields=("jpg;jpeg;png;webp;gif", "cls"))
-    return read_images(data, image_size=size, seed=seed)
+        return _Pairs(*held, getattr(data, "classes", None))
+    if isinstance(data, str | Path) and any(Path(data).glob("*.tar")):
+        return ShardStream(str(data), fields=("jpg;jpeg;png;webp;gif", "cls"))
+    return data
 
 
 class _Pairs:

@@ -32,9 +32,14 @@ def check_fields(batch: Any, fields: Fields, settings: Settings) -> None:
             what = batches.describe_leaf(value)
             if fields.labels is None:
                 what += " (not labels, which are class indices (N,) or probabilities (N, K))"
+            key = path[0] if len(path) == 1 else path
+            # As in (label, image), which is not guessed.
+            classes = fields.labels is None and isinstance(value, Tensor) and value.ndim == 1
+            if classes and not value.is_floating_point() and value.dtype is not torch.bool:
+                what += f"; if these are the labels, name them with fields={{'labels': {key!r}}}"
             raise ValueError(
                 f"synthetic rows have no value for field {batches.show(path)}, {what}: "
-                f"give one with fields={{'fill': {{{path[0] if len(path) == 1 else path!r}: ...}}}}"
+                f"give one with fields={{'fill': {{{key!r}: ...}}}}"
             )
 
 

@@ -79,7 +79,9 @@ def draws_nothing(dataset: Any) -> bool:
         return draws_nothing(dataset.dataset)
     if type(dataset) is ConcatDataset:
         return all(map(draws_nothing, dataset.datasets))
-    return type(dataset) in (TensorDataset, Tensor, list, tuple, range)
+    # Our own data sets say so themselves.
+    told = getattr(dataset, "draws_nothing", False)
+    return told is True or type(dataset) in (TensorDataset, Tensor, list, tuple, range)
 
 
 def _seeding(indices: list[Any], first: int, stride: int) -> Iterator[Any]:

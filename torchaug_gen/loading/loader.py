@@ -1,36 +1,41 @@
 """AugmentedLoader: the DataLoader you already have, with augmentation and live synthetic images."""
 
-import warnings
+import copy
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from torchaug_gen import mixing as rules
 from torchaug_gen.datasets import check_class_count
-from torchaug_gen.loading import order
-from torchaug_gen.loading.adapters import adapted, batch_size_of, drops_last, share_of
+from torchaug_gen.loading.bookmark import Bookmark
+from torchaug_gen.loading.class_source import ClassSource
 from torchaug_gen.loading.composer import Composer
-from torchaug_gen.loading.drawing import chunk_of, set_chunk
+from torchaug_gen.loading.drawing import draw_ahead_of
 from torchaug_gen.loading.epoch_pass import Opened, Pass
 from torchaug_gen.loading.epochs import Epochs, ListeningSampler
 from torchaug_gen.loading.guard import check_not_evaluating
+from torchaug_gen.loading.inner import Inner
 from torchaug_gen.loading.notices import Notices
 from torchaug_gen.loading.plan import Delivery
 from torchaug_gen.loading.prefetch import Prefetcher
-from torchaug_gen.loading.readers import Reader, reader_of
+from torchaug_gen.loading.readers import Reader
+from torchaug_gen.loading.reading import Reading
+from torchaug_gen.loading.rest import Resting
 from torchaug_gen.loading.settings import check_settings
 from torchaug_gen.loading.side_stream import Aside, Given, SideStreams
 from torchaug_gen.loading.source import Source
-from torchaug_gen.loading.state import Progress, check_fingerprint, fingerprint, from_state, to_state
+from torchaug_gen.loading.state import Progress
 from torchaug_gen.loading.stats import Stats
-from torchaug_gen.ranks import Share, rank
+from torchaug_gen.mixing import ClassSchedule
 
 Batch = TypeVar("Batch")
+
+# For all items, or for each class.
+Share = float | Fraction | Callable[[int, int], float]
+Fractions = Share | Mapping[int, Share] | Sequence[Share] | torch.Tensor
 
 
 class AugmentedLoader(Generic[Batch]):
@@ -58,7 +63,9 @@ class AugmentedLoader(Generic[Batch]):
             has it.
         synthetic_fraction: synthetic items / all items delivered, in [0, 1), or a pure function of (epoch, step) that
             returns it for each batch (:mod:`torchaug_gen.schedules`). After every batch of an epoch the synthetic
-            items are the ceiling of the exact target.
+            items are the ceiling of the exact target. Or one such number or function for each class: a sequence of
+            K, or a mapping that may leave classes out. Then the same holds for the items of each class by itself,
+            ``{3: 0.5}`` doubles class 3, and a class of which no real item comes gets none; see Notes.
         mixing: ``"rebatch"``: every batch holds as many items as the inner loader's, the fraction of them synthetic; no
             real item is lost, and the epoch is longer. ``"extend"``: every inner batch of B items is delivered whole
             and grows to B / (1 - fraction). ``"replace"``: batch size and epoch length stay, and the replaced real
@@ -82,6 +89,15 @@ class AugmentedLoader(Generic[Batch]):
         seed: 0 ≤ seed < 2⁶⁴; ``None`` means 0. Also decides the order of a shuffling inner loader.
         allow_eval: deliver synthetic items even where the loader seems to be used for evaluation: gradients are off, or
             the dataset says that it is a validation or test split.
+
+    Notes:
+        With a ``synthetic_fraction`` per class, labels must be class indices, the synthesizer must have classes, and
+        ``labels`` must be left out. ``"extend"`` gives each batch the synthetic items that its own real ones ask for.
+        ``"replace"`` replaces the fraction of each class. ``"rebatch"`` delivers real items in order, each behind the
+        synthetic ones of its class due before it, cut into batches; classes are known only once items are loaded, so
+        rows are carried over from one batch to the next, as over a stream; ``len`` is known only for plain samplers
+        over a ``TensorDataset`` or a torchvision data set, and fractions that do not change; and several ranks, which
+        would take different numbers of steps, raise.
 
     Attributes:
         loader: the inner loader. Its attributes are reached through this one.
@@ -111,7 +127,7 @@ class AugmentedLoader(Generic[Batch]):
         transform: Any = None,
         *,
         synthesizer: Any = None,
-        synthetic_fraction: float | Fraction | Callable[[int, int], float] = 0.0,
+        synthetic_fraction: Fractions = 0.0,
         mixing: str = "rebatch",
         labels: Any = "match",
         fields: Mapping[str, Any] | None = None,
@@ -125,7 +141,7 @@ class AugmentedLoader(Generic[Batch]):
     ) -> None:
         if not isinstance(loader, Iterable):
             raise TypeError(f"loader must be iterable over batches, got {type(loader).__name__}")
-        self.stats = Stats(synthesizer=getattr(synthesizer, "stats", None))
+        self.stats = Stats(source=synthesizer)
         self.loader = loader
         self._settings = check_settings(
             transform,
@@ -142,23 +158,20 @@ class AugmentedLoader(Generic[Batch]):
             seed=seed,
             allow_eval=allow_eval,
         )
-        # Accelerate's loaders are adapters; what they adapt is read in their stead, from where a state says.
-        self._inner: Any = adapted(loader)
-        self._gradients = getattr(loader, "gradient_state", None) if self._inner is not loader else None
-        if self._gradients is not None:
+        self._inner = Inner(loader, self._settings)
+        if self._inner.gradients is not None:
             # Our own, not the adapter's: no item of the last batch is a filler to be cut off.
             vars(self).update(end_of_dataloader=False, remainder=-1)
-        self._epochs = Epochs(self._inner)
+        self._epochs = Epochs(self._inner.loader)
         self._current: weakref.ref[Pass] | None = None
         self._reader: Reader | None = None
-        # Behind the batch that was handed over last, and where the next pass begins if not at a start.
-        self._progress: Progress | None = None
-        self._resume: Progress | None = None
+        self._bookmark = Bookmark(self._inner, synthesizer)
         self._notices = Notices()
         self._streams = SideStreams()
-        self._chunk: int | None = None
         if not self._settings.off:
-            self._prepare()
+            if self._settings.mixes:
+                check_class_count(getattr(self._inner.loader, "dataset", None), synthesizer)
+            self._reader = self._inner.reader()
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.loader) if self._settings.off else Pass(self)
@@ -167,7 +180,7 @@ class AugmentedLoader(Generic[Batch]):
         """Return the number of batches of the running or coming pass; ``TypeError`` where it is unknown."""
         running = self._current() if self._current is not None else None
         epoch = running.epoch if running is not None and not running.finished else None
-        return self._notices.told(self._length(self._epochs.peek() if epoch is None else epoch))
+        return self._notices.told(self._inner.batches(self._epochs.peek() if epoch is None else epoch))
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next pass epoch ``epoch`` ≥ 0, and tell the samplers and the dataset inside."""
@@ -186,18 +199,18 @@ class AugmentedLoader(Generic[Batch]):
             inner = getattr(self.loader, "state_dict", None)
             state: dict[str, Any] = inner() if callable(inner) else {}
             return state
-        progress = self._resume or self._progress or Progress(self._epochs.peek())
-        chunk = chunk_of(self._settings.synthesizer) if self._chunk is None else self._chunk
-        return to_state(progress, self._fingerprint(), self._rank(), chunk=chunk)
+        return self._bookmark.to_state(self._epochs.peek())
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Make the next pass deliver the batches that would have followed where ``state`` was saved, bit for bit.
 
         Over a map-style loader nothing of what comes before is loaded. Where an ``IterableDataset`` has neither a state
         nor ``seek(position)``, or another iterable no state, what comes before is read and thrown away.
 
         Args:
-            state: what :meth:`state_dict` returned, in this process or another.
+            state: what :meth:`state_dict` returned, in this process or another. Over a
+                :class:`torchaug_gen.ShardStream` with an index, or what else deals the rest of an epoch anew, the
+                number of workers may have changed; where that of ranks has, it is a list of the states of all ranks.
 
         Raises:
             TypeError: ``state`` is no dict.
@@ -210,17 +223,7 @@ class AugmentedLoader(Generic[Batch]):
             elif state:
                 raise ValueError("the state is that of a loader that augments or mixes, but this one is off")
             return
-        progress = from_state(state)
-        check_fingerprint(state, self._fingerprint())
-        if state["rank"] != self._rank().index and (progress.cursor.seen or not self._reader.shared_by_ranks):
-            raise ValueError(
-                f"the state was saved by rank {state['rank']}, but this is rank {self._rank().index}: with "
-                'labels="balance" or an IterableDataset each rank has a state of its own, so save one from each'
-            )
-        self._resume = progress
-        self._chunk = None
-        set_chunk(self._settings.synthesizer, state["chunk"])
-        self._epochs.set(progress.epoch)
+        self._epochs.set(self._bookmark.load(state, shared_by_ranks=self._reader.shared_by_ranks))
 
     @property
     def sampler(self) -> Any:
@@ -246,102 +249,57 @@ class AugmentedLoader(Generic[Batch]):
             setattr(inner, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy has no pass of its own, and weak references cannot be pickled.
-        return {**self.__dict__, "_current": None}
-
-    def _prepare(self) -> None:
-        """Make the loader that is iterated in the user's stead: the same, but with its order from the seed."""
-        settings, loader = self._settings, self._inner
-        if settings.mixes:
-            check_class_count(getattr(loader, "dataset", None), settings.synthesizer)
-        if getattr(loader, "in_order", True) is False:
-            raise ValueError(
-                "in_order=False delivers batches by chance: positions, and with them seeds, need in_order=True"
-            )
-        regroups = settings.mixes and settings.mixing == "rebatch"
-        if regroups and self._batch_size < 1:
-            raise ValueError(
-                'mixing="rebatch" needs the size of a batch, but the loader has neither batch_size nor '
-                'batch_sampler.batch_size: give it one, or use mixing="extend"'
-            )
-        regroup = None
-        if regroups and order.is_map_style(loader):
-            # It must not hold this loader, which would be in a cycle then, and its persistent workers with it.
-            regroup = partial(
-                _regroup, schedule=settings.schedule, batch_size=self._batch_size, drop_last=self._drop_last
-            )
-        while isinstance(loader, AugmentedLoader) and loader._reader is None:
-            loader = loader.loader
-        self._reader = reader_of(loader, seed=settings.seed, regroup=regroup, rank=self._rank())
+        # A copy has no pass of its own, and is where it is by itself; weak references cannot be pickled.
+        return {**self.__dict__, "_current": None, "_bookmark": copy.copy(self._bookmark)}
 
     def _begin(self, new: Pass) -> Opened:
         """Start a pass: take its epoch, and open all that stands between the inner loader and the consumer."""
+        inner, settings = self._inner, self._settings
         if self._reader is None:
             raise RuntimeError("a loader that is off has no passes of its own")
-        if self._settings.mixes and not self._settings.allow_eval:
+        if settings.mixes and not settings.allow_eval:
             check_not_evaluating(self.loader)
+        inner.check_ranks()
         previous = self._current() if self._current is not None else None
         if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
             previous.superseded = True
         self._current = weakref.ref(new)
-        if self._gradients is not None:
+        if inner.gradients is not None:
             # Its own flag of the last batch runs ahead where batches are prefetched.
             self.end_of_dataloader = False
-            self._gradients._add_dataloader(self)
-        start = self._start(self._epochs.begin())
-        self._notices.of_ranks(self._inner)
-        if self._settings.mixes and self._settings.schedule.varies and self._settings.mixing == "rebatch":
-            self._notices.of_length(start.epoch, self._length)
+            inner.gradients._add_dataloader(self)
+        start = self._bookmark.start(self._epochs.begin(), self._notices)
+        self._notices.of_ranks(inner.loader)
+        if settings.mixes and settings.schedule.varies and settings.mixing == "rebatch":
+            self._notices.of_length(start.epoch, inner.batches)
         reading = self._reader.read(start.epoch, start.position)
-        source = Source(
-            reading,
-            self._settings,
-            start=start,
-            rank=self._rank(),
-            batch_size=self._batch_size,
-            regrouped=order.is_map_style(self._inner),
-            drop_last=self._drop_last,
-        )
-        return Opened(reading, self._prefetcher(source), start)
+        composer = Composer(settings, device=inner.device)
+        compose = Resting(composer, settings.synthesizer)
+        # Also where the pass is broken off; not before the prefetcher's thread, which it looks out for, may run.
+        weakref.finalize(new, compose.end)
+        return Opened(reading, self._prefetcher(self._source(reading, start), compose, composer.finish), start)
 
-    def _prefetcher(self, source: Source) -> Prefetcher[Any, Delivery]:
+    def _source(self, reading: Reading, start: Progress) -> Source:
+        """Return what plans the batches of a reading."""
+        inner, settings = self._inner, self._settings
+        sizes: dict[str, Any] = {"batch_size": inner.batch_size, "drop_last": inner.drop_last}
+        if settings.mixes and isinstance(settings.schedule, ClassSchedule):
+            return ClassSource(reading, settings, start=start, rank=inner.rank, **sizes)
+        return Source(reading, settings, start=start, rank=inner.rank, regrouped=inner.regroups, **sizes)
+
+    def _prefetcher(
+        self, source: Source, compose: Callable[[Any], Delivery], finish: Callable[[], None]
+    ) -> Prefetcher[Any, Delivery]:
         """Return what makes batches of a source's plans: on CUDA beside the consumer's stream."""
-        device, depth = self._device(), self._settings.prefetch
-        if self._gradients is not None:
+        depth = self._settings.prefetch
+        if self._inner.gradients is not None:
             # Whether a batch is the last one is known once the next was asked for.
             depth = max(depth, 1)
-        composer = Composer(self._settings, device=device)
         if depth and torch.cuda.is_available():
-            aside = Aside(composer, self._streams, device=device)
-            return Prefetcher(partial(_given, source), aside, depth=depth)
-        return Prefetcher(source.next, composer, depth=depth)
-
-    def _start(self, epoch: int) -> Progress:
-        """Return where the pass of an epoch begins: at its start, or where a state said."""
-        resume, self._resume = self._resume, None
-        self._progress = None
-        if resume is None:
-            return Progress(epoch)
-        if resume.epoch == epoch:
-            return resume
-        if not resume.step:
-            return replace(resume, epoch=epoch)
-        # Lightning saves behind the last batch of an epoch, and sets the next one where it goes on.
-        if not self._is_whole(resume):
-            warnings.warn(
-                f"the state that was loaded is of epoch {resume.epoch}, but epoch {epoch} was set since: it begins at "
-                "its start",
-                RuntimeWarning,
-                stacklevel=5,
-            )
-        return Progress(epoch)
-
-    def _is_whole(self, progress: Progress) -> bool:
-        """Say whether progress is known to be that of a whole epoch."""
-        try:
-            return progress.step >= self._length(progress.epoch)
-        except TypeError:
-            return False
+            aside = Aside(compose, self._streams, device=self._inner.device)
+            return Prefetcher(partial(_given, source), aside, depth=depth, finish=finish)
+        ahead = draw_ahead_of(self._settings.synthesizer) if depth and self._settings.mixes else None
+        return Prefetcher(source.next, compose, depth=depth, prepare=ahead, finish=finish)
 
     def _handed_over(self, delivery: Delivery, *, last: bool) -> None:
         """Note what the consumer has now.
@@ -350,65 +308,16 @@ class AugmentedLoader(Generic[Batch]):
             delivery: the batch.
             last: whether nothing comes behind it, as far as is known.
         """
-        self._progress, self._chunk = delivery.after, delivery.chunk
-        if self._gradients is not None:
+        self._bookmark.handed_over(delivery)
+        if self._inner.gradients is not None:
             self.end_of_dataloader = last
         self.stats.count(delivery)
 
     def _finished(self, opened: Opened) -> None:
-        if self._gradients is not None:
-            self._gradients._remove_dataloader(self)
-        end = opened.reading.end()
-        self._progress = None if end is None else Progress(opened.start.epoch + 1, position=end)
-
-    def _length(self, epoch: int) -> int:
-        """Return the number of batches of an epoch, or raise ``TypeError`` where it is unknown."""
-        if not (self._settings.mixes and self._settings.mixing == "rebatch"):
-            return len(self._inner)
-        splits = rules.rebatch_splits(
-            order.real_items(self._inner),
-            self._batch_size,
-            self._settings.schedule.during(epoch),
-            drop_last=self._drop_last,
-        )
-        return sum(1 for _ in splits)
-
-    def _fingerprint(self) -> dict[str, Any]:
-        return fingerprint(
-            self._settings,
-            self._inner,
-            batch_size=self._batch_size,
-            drop_last=self._drop_last,
-            ranks=self._rank().count,
-        )
-
-    @property
-    def _batch_size(self) -> int:
-        return batch_size_of(self._inner)
-
-    @property
-    def _drop_last(self) -> bool:
-        return drops_last(self._inner)
-
-    def _rank(self) -> Share:
-        """Return this rank as the distributed sampler counts it, else as the process group does."""
-        return share_of(self._inner) or rank()
-
-    def _device(self) -> torch.device | None:
-        device = self._settings.device
-        if device is None and self._gradients is not None:
-            device = self.loader.device  # type: ignore[attr-defined]
-        # The current device belongs to the consumer's thread, so it is asked here and not in the background.
-        if device is not None and device.type == "cuda" and device.index is None:
-            return torch.device("cuda", torch.cuda.current_device())
-        return device
+        if self._inner.gradients is not None:
+            self._inner.gradients._remove_dataloader(self)
+        self._bookmark.finished(opened.start.epoch, opened.reading.end())
 
 
 def _given(source: Source) -> Given:
     return Given(source.next())
-
-
-def _regroup(
-    batches: Iterator[Any], epoch: int, *, schedule: rules.Schedule, batch_size: int, drop_last: bool
-) -> Iterator[Any]:
-    return order.regroup(batches, batch_size=batch_size, fractions=schedule.during(epoch), drop_last=drop_last)

@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torchaug_gen.loading.adapters import share_of
 from torchaug_gen.loading.order import is_map_style
+from torchaug_gen.loading.state import Progress
 from torchaug_gen.ranks import rank
 
 
@@ -50,3 +52,15 @@ class Notices:
                 stacklevel=6,
             )
         self.told(length)
+
+    def of_epoch(self, resume: Progress, epoch: int, length_of: Callable[[int], int]) -> None:
+        """Warn where a state of the middle of an epoch is given up for another epoch."""
+        with suppress(TypeError):
+            if resume.step >= length_of(resume.epoch):
+                return
+        warnings.warn(
+            f"the state that was loaded is of epoch {resume.epoch}, but epoch {epoch} was set since: it begins at "
+            "its start",
+            RuntimeWarning,
+            stacklevel=6,
+        )

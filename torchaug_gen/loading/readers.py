@@ -55,6 +55,10 @@ class TwinReader(Reader):
 
     def __init__(self, loader: DataLoader[Any], *, seed: int, regroup: order.Regroup | None, rank: Share) -> None:
         super().__init__(loader)
+        deal = getattr(loader.dataset, "set_batch_size", None)
+        if isinstance(loader.dataset, IterableDataset) and callable(deal):
+            # A data set that deals by batches delivers the same order to any number of workers.
+            deal(loader.batch_size or 1)
         self._seed = seed
         self._generator = torch.Generator()
         self._order: order.SeededOrder | None = None
@@ -94,7 +98,10 @@ class StreamReader(TwinReader):
             # Workers that were started for another position cannot serve this one.
             end_persistent(self.twin)
         self._resumed = position is not None
-        workers = self.loader.num_workers
+        workers, dataset = self.loader.num_workers, self.loader.dataset
+        if position is not None and "left" in position:
+            dataset.resume(codec.decode(position["left"]))
+            position = None
         if position is not None and position["workers"] != workers:
             raise ValueError(
                 f"the state is that of a loader with num_workers={position['workers']} over an IterableDataset, whose "
@@ -107,7 +114,9 @@ class StreamReader(TwinReader):
             settings["worker_init_fn"] = streams.Positioning(self.loader.worker_init_fn, start)
         else:
             start.place(self.loader.dataset, 0)
-            start.states[0] = streams.state_text(self.loader.dataset)
+        if position is None or not workers:
+            # Also of workers that will not have delivered anything when a state is saved.
+            start.states = [streams.state_text(dataset)] * max(workers, 1)
         return streams.StreamReading(iter(self.twin), start, workers, self.loader.dataset)
 
     @property

@@ -8,7 +8,7 @@ import torch
 
 from torchaug_gen.augment.program import Program
 from torchaug_gen.batch import check_roles
-from torchaug_gen.mixing import MIXINGS, Schedule, check_policy
+from torchaug_gen.mixing import MIXINGS, ClassSchedule, Schedule, check_policy
 from torchaug_gen.pixels import check_dtype
 from torchaug_gen.rng import check_seed
 
@@ -19,7 +19,7 @@ class Settings:
 
     program: Program
     synthesizer: Any
-    schedule: Schedule
+    schedule: Schedule | ClassSchedule
     mixing: str
     labels: Any
     fields: Mapping[str, Any] | None
@@ -65,7 +65,7 @@ def check_settings(
     allow_eval: bool,
 ) -> Settings:
     """Return the arguments of an :class:`AugmentedLoader` as settings, or raise what is wrong with one of them."""
-    schedule = Schedule.of(synthetic_fraction)
+    schedule = _schedule(synthetic_fraction, synthesizer)
     if synthesizer is None and schedule.delivers:
         raise ValueError(f"synthetic_fraction={synthetic_fraction} needs a synthesizer, got None")
     if synthesizer is not None and not callable(getattr(synthesizer, "sample", None)):
@@ -77,7 +77,7 @@ def check_settings(
         raise ValueError(f"mixing must be one of {', '.join(MIXINGS)}, got {mixing!r}")
     if fields is not None and not isinstance(fields, Mapping):
         raise TypeError(f'fields must map roles to keys, as in {{"images": 0, "labels": 1}}, got {fields!r}')
-    _check_labels_asked(labels, synthesizer, mixing)
+    _check_labels_asked(labels, synthesizer, mixing, schedule)
     if fields is not None:
         check_roles(fields)
     if tag is not None and not (isinstance(tag, str) and tag):
@@ -107,10 +107,30 @@ def check_settings(
     return settings
 
 
-def _check_labels_asked(labels: Any, synthesizer: Any, mixing: str) -> None:
+def _schedule(synthetic_fraction: Any, synthesizer: Any) -> Schedule | ClassSchedule:
+    if not ClassSchedule.describes(synthetic_fraction):
+        return Schedule.of(synthetic_fraction)
+    if synthesizer is None:
+        raise ValueError("synthetic_fraction per class needs a synthesizer, got None")
+    num_classes = getattr(synthesizer, "num_classes", None)
+    if num_classes is None:
+        raise ValueError(
+            "synthetic_fraction is one per class, but the synthesizer has no classes: give it num_classes, or one "
+            "fraction for all items"
+        )
+    schedule = ClassSchedule.of(synthetic_fraction, num_classes)
+    return schedule if schedule.delivers else Schedule.of(0)
+
+
+def _check_labels_asked(labels: Any, synthesizer: Any, mixing: str, schedule: Schedule | ClassSchedule) -> None:
     """Raise where the choice of classes would be ignored."""
     if isinstance(labels, str) and labels == "match":
         return
+    if isinstance(schedule, ClassSchedule):
+        raise ValueError(
+            f"synthetic_fraction per class decides the classes, so labels must be left out, got {labels!r}; give one "
+            "fraction for all items to choose classes by labels"
+        )
     if mixing == "replace":
         raise ValueError(
             f'mixing="replace" keeps the labels of the replaced items, so labels must be "match", got {labels!r}'

@@ -1,6 +1,6 @@
 """Source: turns the inner loader's batches into plans, for each of the three ways of mixing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +17,7 @@ from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.settings import Settings
 from torchaug_gen.loading.state import Progress
-from torchaug_gen.mixing import LabelSource, Split, synthetic_rows
+from torchaug_gen.mixing import ClassSchedule, LabelSource, Split, synthetic_rows
 from torchaug_gen.ranks import Share
 
 
@@ -67,7 +67,7 @@ class Source:
             "extend": Source._extended,
             "replace": Source._replaced,
         }
-        self._next = ways[settings.mixing] if settings.mixes else Source._whole
+        self._next: Callable[[Any], Plan] = ways[settings.mixing] if settings.mixes else Source._whole
 
     def next(self) -> Plan:
         """Return the next plan.
@@ -81,7 +81,10 @@ class Source:
     @property
     def _fraction(self) -> Fraction:
         """The fraction of the batch to be planned."""
-        return self._settings.schedule(self._epoch, self._step)
+        schedule = self._settings.schedule
+        if isinstance(schedule, ClassSchedule):
+            raise TypeError("fractions per class are planned by a ClassSource")
+        return schedule(self._epoch, self._step)
 
     def _whole(self) -> Plan:
         batch, n = self._pull()

@@ -1,5 +1,7 @@
 """Progress: how far a pass has come, and the state dict that it is saved as."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -8,7 +10,7 @@ from typing import Any
 import torch
 
 from torchaug_gen.loading.settings import Settings
-from torchaug_gen.mixing import Cursor, Tally
+from torchaug_gen.mixing import ClassSchedule, ClassTally, Cursor, Schedule, Tally
 from torchaug_gen.ranks import Share
 
 VERSION = 1
@@ -27,6 +29,7 @@ class Progress:
         real: how many real items the inner loader has handed out for them on this rank.
         tally: the synthetic items due and delivered.
         cursor: where the choice of classes is.
+        classes: the synthetic items due and delivered of each class, where each has a fraction of its own.
         position: of the inner loader; ``None`` for its start.
         rows: how many rows of the inner batch at that position have been delivered.
     """
@@ -36,6 +39,7 @@ class Progress:
     real: int = 0
     tally: Tally = field(default_factory=Tally)
     cursor: Cursor = field(default_factory=Cursor)
+    classes: ClassTally = field(default_factory=ClassTally)
     position: Any = None
     rows: int = 0
 
@@ -58,6 +62,7 @@ def to_state(progress: Progress, fingerprint: Mapping[str, Any], rank: Share, *,
         "synthetic": progress.tally.synthetic,
         "seen": list(progress.cursor.seen),
         "latest": progress.cursor.latest.tolist(),
+        "classes": progress.classes.to_json(),
         "position": progress.position,
         "rows": progress.rows,
         "rank": rank.index,
@@ -89,6 +94,7 @@ def from_state(state: Any) -> Progress:
             real=int(state["real"]),
             tally=Tally(Fraction(state["target"]), int(state["synthetic"])),
             cursor=Cursor(tuple(state["seen"]), torch.tensor(state["latest"], dtype=torch.int64)),
+            classes=ClassTally.from_json(state["classes"]),
             position=state["position"],
             rows=int(state["rows"]),
         )
@@ -132,6 +138,15 @@ def check_fingerprint(state: Mapping[str, Any], mine: Mapping[str, Any]) -> None
 
 def _probed(settings: Settings) -> Any:
     schedule = settings.schedule
+    if not isinstance(schedule, ClassSchedule):
+        return _values(schedule)
+    values = {str(label): _values(Schedule(value)) for label, value in sorted(schedule.values.items())}
+    text = json.dumps(values)
+    # A thousand classes with schedules would make megabytes.
+    return values if len(text) < 300 else f"per class, digest {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _values(schedule: Schedule) -> Any:
     if not schedule.varies:
         return str(schedule(0, 0))
     return [str(schedule(epoch, step)) for epoch in _PROBED_EPOCHS for step in _PROBED_STEPS]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -100,11 +101,18 @@ def _jpeg_header(content: bytes) -> tuple[int, int, int]:
 
 
 def _decode_with_pillow(content: bytes) -> Tensor:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if content.startswith(_PNG):
         _check_png(content)
-    with Image.open(io.BytesIO(content), formats=("PNG", "WEBP", "GIF", "JPEG")) as image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=("PNG", "WEBP", "GIF", "JPEG"))
+    except UnidentifiedImageError:
+        raise ValueError("neither JPEG, PNG, WebP nor GIF, or damaged from its start") from None
+    # Where warnings are errors.
+    except Image.DecompressionBombWarning as error:
+        raise ValueError(str(error)) from error
+    with image:
         _check_size(image.width, image.height)
         grey = image.format in ("PNG", "JPEG") and image.mode in ("1", "L", "LA")
         pixels = np.array(image.convert("L" if grey else "RGB"))
@@ -138,7 +146,15 @@ def _decode_integer(content: bytes) -> int:
 
 
 def _decode_npy(content: bytes) -> Tensor:
-    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    # NumPy allocates what the header claims before it reads.
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != len(content) - stream.tell():
+        raise ValueError(f"an array of {shape} {dtype} does not fit the {len(content)} bytes of its file")
+    stream.seek(0)
+    array = np.lib.format.read_array(stream, allow_pickle=False)
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 

@@ -2,18 +2,24 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+from torchaug_gen.shards.tar import TarError
 
 # Names that webdataset keeps for itself.
 _META = re.compile(r"__[^/]*__($|/)")
+# No data set has so many; an archive that claims them would fill the memory with names.
+_MOST_FIELDS = 1000
+
+Content = TypeVar("Content")
 
 
-class Sample(NamedTuple):
-    """The wanted files of one key, as bytes; ``repeated`` names a field that came twice."""
+class Sample(NamedTuple, Generic[Content]):
+    """The wanted files of one key, as bytes or where to find them; ``repeated`` names a field that came twice."""
 
     url: str
     key: str
-    files: dict[str, bytes]
+    files: dict[str, Content]
     repeated: str | None
 
 
@@ -30,7 +36,9 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, field.lower()
 
 
-def group(url: str, files: Iterable[tuple[str, bytes]], wanted: Collection[str]) -> Iterator[Sample]:
+def group(
+    url: str, files: Iterable[tuple[str, Content]], wanted: Collection[str] | None = None
+) -> Iterator[Sample[Content]]:
     """Group neighbouring files of one shard by key.
 
     What ``files`` raises passes through, and the sample it cut off is not yielded: a sample never takes files from
@@ -39,11 +47,14 @@ def group(url: str, files: Iterable[tuple[str, bytes]], wanted: Collection[str])
     Args:
         url: the shard's.
         files: names and contents, of this shard only.
-        wanted: fields to keep; others are read and dropped.
+        wanted: fields to keep, all where it is ``None``; others are read and dropped.
+
+    Raises:
+        TarError: a sample of more than a thousand files.
     """
     key: str | None = None
     seen: set[str] = set()
-    kept: dict[str, bytes] = {}
+    kept: dict[str, Content] = {}
     repeated: str | None = None
     for name, content in files:
         parts = split_name(name)
@@ -56,8 +67,10 @@ def group(url: str, files: Iterable[tuple[str, bytes]], wanted: Collection[str])
         field = parts[1]
         if field in seen:
             repeated = field
-        elif field in wanted:
+        elif wanted is None or field in wanted:
             kept[field] = content
         seen.add(field)
+        if len(seen) > _MOST_FIELDS:
+            raise TarError(f"sample {key[:100]!r} has more than {_MOST_FIELDS} files")
     if key is not None:
         yield Sample(url, key, kept, repeated)

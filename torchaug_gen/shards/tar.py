@@ -2,8 +2,11 @@
 
 import gzip
 import zlib
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+# What a reader holds in memory at most for one file of an archive.
+MAX_FILE_BYTES = 1 << 30
 
 _BLOCK = 512
 _PIECE = 1 << 24
@@ -12,14 +15,32 @@ _LONGEST_HEADER = 1 << 20
 _REGULAR = b"\0", b"0", b"7"
 # Links, devices, directories and pipes have no content, whatever their size says.
 _WITHOUT_CONTENT = b"1", b"2", b"3", b"4", b"5", b"6"
+# Writers fill archives up to whole records, of 10 KiB unless told otherwise.
+_MOST_PADDING = 1 << 26
+# Text packs to a fifth, images not at all; a gzip stream of zeros unpacks to a thousand times its size.
+_MOST_RATIO = 100
 
 
 class TarError(ValueError):
     """An archive is damaged, or of a kind that is not read."""
 
 
+class Member(NamedTuple):
+    """A regular file of an archive; ``offset`` counts the archive's unpacked bytes before its content."""
+
+    name: str
+    offset: int
+    content: bytes
+
+
 def read_tar(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of each regular file of an archive, which may be compressed with gzip.
+    """Yield name and content of each regular file of an archive; see :func:`walk_tar`."""
+    for member in walk_tar(stream):
+        yield member.name, member.content
+
+
+def walk_tar(stream: BinaryIO, keep: Callable[[str], bool] | None = None) -> Iterator[Member]:
+    """Yield the regular files of an archive, which may be compressed with gzip.
 
     ``tarfile`` ends without a word at a damaged header and at a truncation that falls between two files, and
     samples are lost unnoticed; here both raise, as does anything but zeros behind the end mark. The formats are
@@ -28,26 +49,34 @@ def read_tar(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     Args:
         stream: open for reading at the archive's first byte; need not be seekable. ``read(n)`` must return ``n``
             bytes except at the end.
+        keep: says by name whether a file's content is wanted; others come with none, whatever their size.
 
     Raises:
-        TarError: the archive is damaged; everything yielded before is whole.
+        TarError: the archive is damaged, unpacks to more than a hundred times its size, or a wanted file has more than
+            :data:`MAX_FILE_BYTES`; everything yielded before is whole.
         OSError: the stream cannot be read.
     """
     head = stream.read(_BLOCK)
-    if not head.startswith(b"\x1f\x8b"):
-        yield from _files(stream, head)
+    if not is_gzip(head):
+        yield from _files(_Counted(stream), head, keep)
         return
-    rejoined: Any = _Rejoined(head, stream)
-    unpacked = gzip.GzipFile(fileobj=rejoined, mode="rb")
+    packed: Any = _Rejoined(head, stream)
+    unpacked = _Counted(gzip.GzipFile(fileobj=packed, mode="rb"), packed)
     try:
-        yield from _files(unpacked, unpacked.read(_BLOCK))
+        yield from _files(unpacked, unpacked.read(_BLOCK), keep)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise TarError(f"damaged gzip compression ({error})") from error
 
 
-def _files(stream: BinaryIO | gzip.GzipFile, header: bytes) -> Iterator[tuple[str, bytes]]:
+def is_gzip(head: bytes) -> bool:
+    """Say whether a file that begins so is compressed with gzip."""
+    return head.startswith(b"\x1f\x8b")
+
+
+def _files(stream: "_Counted", header: bytes, keep: Callable[[str], bool] | None) -> Iterator[Member]:
     name: str | None = None
     size: int | None = None
+    stream.position = len(header)
     while header.strip(b"\0"):
         _check(header)
         kind = header[156:157]
@@ -62,20 +91,43 @@ def _files(stream: BinaryIO | gzip.GzipFile, header: bytes) -> Iterator[tuple[st
         elif kind == b"S":
             raise TarError(f"{_name(header)!r} is a sparse file; write the archive without --sparse")
         else:
-            content = _read(stream, _number(header[124:136]) if size is None else size)
-            path = _name(header) if name is None else name
+            path, length = _name(header) if name is None else name, _number(header[124:136]) if size is None else size
             # Archives older than POSIX mark a directory by its last slash only.
-            if kind in _REGULAR and not path.endswith("/"):
-                yield path, content
+            regular, offset = kind in _REGULAR and not path.endswith("/"), stream.position
+            if regular and (keep is None or keep(path)):
+                if length > MAX_FILE_BYTES:
+                    _check_claim(stream, path, length)
+                yield Member(path, offset, _read(stream, length))
+            else:
+                _skip(stream, length)
+                if regular:
+                    yield Member(path, offset, b"")
             # The long name before a long link name ("K"), or a global header ("g"), belongs to what comes after.
             if kind not in (b"K", b"g"):
                 name = size = None
         header = stream.read(_BLOCK)
     if len(header) < _BLOCK:
         raise TarError("the archive ends without its end mark: truncated, or not closed by its writer")
+    _check_rest(stream)
+
+
+def _check_claim(stream: "_Counted", path: str, length: int) -> None:
+    """Tell a file that is too large from a damaged size."""
+    try:
+        _skip(stream, length)
+    except TarError as error:
+        raise error from None
+    raise TarError(f"{path!r} has {length} bytes, but files may have at most {MAX_FILE_BYTES}")
+
+
+def _check_rest(stream: "_Counted") -> None:
+    padding = 0
     while rest := stream.read(_PIECE):
         if rest.strip(b"\0"):
             raise TarError("data after the archive's end mark: were archives joined? (`tar --concatenate` joins them)")
+        padding += len(rest)
+        if padding > _MOST_PADDING:
+            raise TarError(f"more than {_MOST_PADDING} bytes of zeros behind the archive's end mark")
 
 
 def _check(header: bytes) -> None:
@@ -114,14 +166,15 @@ def _pax(records: bytes, name: str | None, size: int | None) -> tuple[str | None
     """Return name and size, as far as the extended header's ``length key=value`` records give them."""
     while records.strip(b"\0"):
         length, _, _ = records.partition(b" ")
-        if not length.isdigit() or not len(length) < int(length) <= len(records):
+        # More digits than the longest header has would be turned into a number for seconds.
+        if not length.isdigit() or len(length) > 7 or not len(length) < int(length) <= len(records):
             raise TarError("bad extended header")
         key, _, value = records[len(length) + 1 : int(length) - 1].partition(b"=")
         if key == b"path":
             name = _text(value)
         elif key == b"size":
-            if not value.isdigit():
-                raise TarError(f"bad extended header: size {value!r}")
+            if not value.isdigit() or len(value) > 19:
+                raise TarError(f"bad extended header: size {value[:40]!r}")
             size = int(value)
         elif key.startswith(b"GNU.sparse."):
             raise TarError("holds a sparse file; write the archive without --sparse")
@@ -129,23 +182,44 @@ def _pax(records: bytes, name: str | None, size: int | None) -> tuple[str | None
     return name, size
 
 
-def _read(stream: BinaryIO | gzip.GzipFile, size: int, most: int | None = None) -> bytes:
+def _read(stream: "_Counted", size: int, most: int | None = None) -> bytes:
     """Return the next ``size`` bytes, and step over the padding behind them."""
     if most is not None and size > most:
         raise TarError(f"bad header: an extended header of {size} bytes")
     padded = -(-size // _BLOCK) * _BLOCK
     # A damaged size can claim terabytes, and read(n) would allocate them before it reads.
-    if padded <= _PIECE:
-        content = stream.read(padded)
-    else:
-        pieces, missing = [], padded
-        while missing and (piece := stream.read(min(missing, _PIECE))):
-            pieces.append(piece)
-            missing -= len(piece)
-        content = b"".join(pieces)
+    content = stream.read(padded) if padded <= _PIECE else b"".join(_pieces(stream, padded))
     if len(content) < padded:
         raise TarError(f"truncated within a file, {len(content)} of {padded} bytes")
     return content[:size]
+
+
+def _skip(stream: "_Counted", size: int) -> None:
+    padded = -(-size // _BLOCK) * _BLOCK
+    skipped = sum(map(len, _pieces(stream, padded)))
+    if skipped < padded:
+        raise TarError(f"truncated within a file, {skipped} of {padded} bytes")
+
+
+def _pieces(stream: "_Counted", size: int) -> Iterator[bytes]:
+    while size and (piece := stream.read(min(size, _PIECE))):
+        size -= len(piece)
+        yield piece
+
+
+class _Counted:
+    """A stream that knows how much of it was read, and refuses to unpack a bomb."""
+
+    def __init__(self, stream: Any, packed: "_Rejoined | None" = None) -> None:
+        self._stream, self._packed = stream, packed
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        content: bytes = self._stream.read(size)
+        self.position += len(content)
+        if self._packed is not None and self.position > _MOST_RATIO * self._packed.position + _MOST_PADDING:
+            raise TarError(f"unpacks to more than {_MOST_RATIO} times its size")
+        return content
 
 
 class _Rejoined:
@@ -153,7 +227,10 @@ class _Rejoined:
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
         self._head, self._stream = head, stream
+        self.position = 0
 
     def read(self, size: int) -> bytes:
         head, self._head = self._head[:size], self._head[size:]
-        return head or self._stream.read(size)
+        content = head or self._stream.read(size)
+        self.position += len(content)
+        return content

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from glob import glob, has_magic
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
-REMOTE = ("http", "https", "gs")
+WEB = ("http", "https")
+# What fsspec's own packages open; its wrappers, such as simplecache:: and reference://, are left out.
+CLOUD = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss", "hdfs", "webhdfs", "sftp", "memory")
 
 # Two letters at least: one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
@@ -66,7 +68,10 @@ def _expand(url: str | Path, allow_pipe: bool) -> list[str]:
 
 def _resolve(url: str, allow_pipe: bool) -> list[str]:
     kind = scheme(url)
-    if kind in REMOTE:
+    if kind in WEB:
+        return [url]
+    if kind in CLOUD:
+        _check_fsspec(kind, url)
         return [url]
     if kind == "pipe":
         if not allow_pipe:
@@ -78,9 +83,9 @@ def _resolve(url: str, allow_pipe: bool) -> list[str]:
             raise ValueError(f"urls: file URLs must be absolute, file:///folder/000.tar, got {url!r}")
         url = url2pathname(parts.path)
     elif kind:
-        known = ", ".join((*REMOTE, "file", "pipe"))
+        known = ", ".join((*WEB, *CLOUD, "file", "pipe"))
         raise ValueError(
-            f"urls: unknown scheme {kind!r} in {url!r}, expected a path or one of {known}; a pipe: command can "
+            f"urls: unknown scheme {kind!r} in {shown(url)!r}, expected a path or one of {known}; a pipe: command can "
             "fetch from anywhere, and a path with a colon can be passed as a Path"
         )
     if _exists(url) or not has_magic(url):
@@ -90,6 +95,45 @@ def _resolve(url: str, allow_pipe: bool) -> list[str]:
     if not found:
         raise FileNotFoundError(f"urls: no file matches {url!r}")
     return [_unmistakable(path) for path in found]
+
+
+def beside(url: str, name: str) -> str:
+    """Return the path or URL of a file in the same folder as another; the query, where tokens are, goes with it.
+
+    >>> beside("https://host/train/000.tar?token=42", "index.jsonl")
+    'https://host/train/index.jsonl?token=42'
+    """
+    if not scheme(url):
+        return str(Path(url).parent / name)
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"{parts.path.rpartition('/')[0]}/{name}"))
+
+
+def name_of(url: str) -> str:
+    """Return the name of a shard's file, without its folder."""
+    return Path(url).name if not scheme(url) else unquote(urlsplit(url).path.rpartition("/")[2])
+
+
+def shown(url: str) -> str:
+    """Return a URL as it may be logged: without a user's name, password, or query, where tokens are.
+
+    >>> shown("https://me:secret@host/000.tar?token=42")
+    'https://host/000.tar?...'
+    """
+    if scheme(url) not in (*WEB, *CLOUD):
+        return url
+    parts = urlsplit(url)
+    query = "..." if parts.query else ""
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+
+
+def _check_fsspec(kind: str, url: str) -> None:
+    try:
+        from fsspec import get_filesystem_class
+
+        get_filesystem_class(kind)
+    except ImportError as error:
+        raise ValueError(f"urls: {shown(url)!r} needs fsspec and its package for {kind}: ({error})") from error
 
 
 def _local(path: Path) -> list[str]:

@@ -1,26 +1,23 @@
 """Write images and labels as tar shards."""
 
-import io
 import json
-import operator
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from itertools import chain, islice
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from torchaug_gen.pixels import convert
-from torchaug_gen.shards.fields import check_extension
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
+from torchaug_gen import rng
+from torchaug_gen.labels import class_names
+from torchaug_gen.shards.archive import ShardFile
+from torchaug_gen.shards.atomic import whole_or_not
+from torchaug_gen.shards.encode import Encoding, check_fields
+from torchaug_gen.shards.encoders import Encoded, Result, encoded, is_map_style
+from torchaug_gen.shards.index import INDEX_NAME, ShardIndex, write_index
+from torchaug_gen.shards.journal import Entry, Journal
 
 # Runs that are over sooner show no progress bar.
 _LONG_S = 2.0
@@ -31,35 +28,58 @@ def write_shards(
     out_dir: str | Path,
     *,
     samples_per_shard: int = 1000,
+    max_shard_bytes: int | None = None,
     image_format: str = "jpg",
     quality: int = 95,
+    fields: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    workers: int = 0,
+    on_error: str = "raise",
+    resume: bool = False,
 ) -> list[Path]:
-    """Write items as tar shards that :class:`ShardStream` and webdataset read.
+    """Write items as tar shards that :class:`ShardStream` and webdataset read, and their index beside them.
 
     Shards are called ``000000.tar``, ``000001.tar``, …, and samples ``000000000``, ``000000001``, … through all of
-    them. The same items give the same bytes. A shard gets its name when it is whole, so that an interrupted run
-    leaves whole shards only.
+    them. The same items give the same bytes, for any number of workers, with the same version of Pillow. A shard gets
+    its name when it is whole. A run that was interrupted, or killed, leaves whole shards and a note of them, and goes
+    on with ``resume=True``.
 
     Args:
-        items: a map-style dataset or any iterable of ``(image, label)``, or of mappings from field to value. Images
-            are ``(C, H, W)`` tensors, uint8 or floating in [0, 1], NumPy arrays ``(H, W)`` or ``(H, W, C)`` of uint8,
-            or PIL images, all with 1 or 3 channels; PIL images of other modes become RGB. In mappings, bytes are
-            written as they are, strings in UTF-8, ``json`` as JSON, ``npy`` as an array, integers in decimal digits.
-        out_dir: made where it does not exist; must hold no ``*.tar``.
+        items: a map-style dataset or any iterable of ``(image, label)``, of tuples that ``fields`` names, or of
+            mappings from field to value. Images are ``(C, H, W)`` tensors, uint8 or floating in [0, 1], NumPy arrays
+            ``(H, W)`` or ``(H, W, C)`` of uint8, or PIL images, all with 1 or 3 channels; PIL images of other modes
+            become RGB, without their transparency. In mappings, bytes are written as they are, strings in UTF-8,
+            ``json`` as JSON, ``npy`` as an array, which may have 16 bits, integers in decimal digits; ``__key__`` is
+            the sample's key, made safe to be a file's name; ``image`` is written as ``image_format``, and ``label`` as
+            ``cls``.
+        out_dir: made where it does not exist; must hold no ``*.tar``, unless ``resume``.
         samples_per_shard: the last shard may hold fewer.
+        max_shard_bytes: a shard also ends before it would be larger; a sample that is too large alone has its own.
         image_format: ``"jpg"``, ``"png"`` or ``"webp"``, for the images of ``(image, label)``.
         quality: of jpg and webp, 1 to 100.
+        fields: what the elements of tuples are, such as ``("jpg", "cls", "json")``.
+        classes: their names in the order of their labels, for the index; those that the dataset says where left out.
+        shuffle: write the items of a map-style dataset in a random order, which readers' shuffle buffers then need
+            not make up for; data sets are often sorted by class.
+        seed: of the order, 0 ≤ seed < 2⁶⁴.
+        workers: processes that encode, and read the items of map-style datasets; 0 is this process.
+        on_error: ``"raise"``, or ``"skip"`` items that cannot be written, which keep their number, and warn of them.
+        resume: go on with an interrupted run of the same items and settings: finished shards are not written again,
+            nor their items read, save those of iterables. Of a finished run it changes nothing.
 
     Returns:
         The shards' paths, in order.
 
     Raises:
-        ValueError: an option out of range, a folder that holds shards, no items, or an item that cannot be written,
-            named by its index.
+        ValueError: an option out of range, a folder that holds shards, no items, another run to resume, or an item
+            that cannot be written, named by its index.
         TypeError: an item or a value of another type, named likewise.
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from torchaug_gen.shards.stream import ShardStream
         >>> images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -67,141 +87,174 @@ def write_shards(
         ...     [label for image, label in ShardStream(folder, fields=("png", "cls"), shuffle=0)]
         [4, 0, 2]
     """
-    if samples_per_shard < 1:
-        raise ValueError(f"samples_per_shard must be at least 1, got {samples_per_shard}")
-    if image_format not in ("jpg", "png", "webp"):
-        raise ValueError(f'image_format must be "jpg", "png" or "webp", got {image_format!r}')
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be in 1..100, got {quality}")
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    if existing := sorted(folder.glob("*.tar")):
-        raise ValueError(f"out_dir must hold no shards, but {folder} holds {existing[0].name}")
-    samples = _samples(items, image_format, quality)
-    shards: list[Path] = []
-    while (first := next(samples, None)) is not None:
-        shards.append(folder / f"{len(shards):06d}.tar")
-        _write_shard(shards[-1], chain([first], islice(samples, samples_per_shard - 1)))
-    if not shards:
-        raise ValueError("items must hold at least one item, got none")
-    return shards
-
-
-def _write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
-    from webdataset.writer import TarWriter
-
-    # Without these, the archive would hold the hour and the user; webdataset writes a sample's fields in sorted order.
-    with _whole_or_not(path) as file, TarWriter(file, encoder=False, mtime=0, user="", group="") as archive:
-        for sample in samples:
-            archive.write(sample)
-
-
-@contextmanager
-def _whole_or_not(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name when it is whole."""
-    partial = path.with_suffix(".partial")
+    _check(samples_per_shard, max_shard_bytes, workers, on_error)
+    _check_items(items, shuffle)
+    names = class_names(items) if classes is None else tuple(map(str, classes))
+    encoding = Encoding(image_format, quality, check_fields(fields), None if names is None else len(names))
+    total = len(items) if is_map_style(items) else None  # type: ignore[arg-type]
+    order = rng.permutation(seed, "shards.write", 0, total) if shuffle and total is not None else None
+    settings = {
+        "samples_per_shard": samples_per_shard,
+        "max_shard_bytes": max_shard_bytes,
+        "image_format": image_format,
+        "quality": quality,
+        "fields": None if encoding.fields is None else list(encoding.fields),
+        "classes": None if names is None else list(names),
+        "items": total,
+        "order": seed if shuffle else None,
+        "on_error": on_error,
+    }
+    journal = Journal(Path(out_dir))
+    journal.folder.mkdir(parents=True, exist_ok=True)
+    if resume and (paths := _complete(journal, total if on_error == "raise" else None)):
+        return paths
+    done = _begin(journal, settings, resume=resume)
+    start = done[-1].items if done else 0
     try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
+        with closing(encoded(items, encoding, start=start, workers=workers, order=order)) as results:
+            samples = accepted(_shown(results, start, total), skip=on_error == "skip")
+            done += _pack_all(journal, samples, len(done), samples_per_shard, max_shard_bytes)
     finally:
-        partial.unlink(missing_ok=True)
+        if journal.finished(0) is None:
+            journal.remove()
+    if not done:
+        raise ValueError("items must hold at least one item, got none")
+    write_index(journal.folder, [(entry.shard, entry.line) for entry in done], names)
+    journal.remove()
+    return [journal.folder / entry.shard.name for entry in done]
 
 
-def _samples(items: Dataset[Any] | Iterable[Any], image_format: str, quality: int) -> Iterator[dict[str, Any]]:
-    """Yield what webdataset's writer takes: the key, and each field's bytes."""
+def accepted(results: Iterable[Result], *, skip: bool) -> Iterator[Encoded]:
+    """Yield the items that can be written.
+
+    Args:
+        results: of :func:`encoded`.
+        skip: leave out the others, and warn of them at the end.
+
+    Raises:
+        ValueError: one that cannot, named by its index.
+        TypeError: likewise.
+    """
+    refused, first = 0, ""
+    for result in results:
+        if isinstance(result, Encoded):
+            yield result
+            continue
+        reason = f"item {result.number}: {result.reason}"
+        if not skip:
+            raise result.kind(reason) from result.cause
+        first = first or reason
+        refused += 1
+    if refused:
+        warnings.warn(f"skipped {refused} items that cannot be written; the first: {first}", RuntimeWarning, 2)
+
+
+def pack(
+    journal: Journal,
+    number: int,
+    first: Encoded,
+    more: Iterator[Encoded],
+    *,
+    samples: int,
+    nbytes: int | None = None,
+) -> tuple[Entry, Encoded | None]:
+    """Write a shard, whole or not at all, and note it.
+
+    Args:
+        journal: of the folder.
+        number: the shard's.
+        first: its first sample.
+        more: those that follow, of which it takes what it can hold.
+        samples: how many that is at most.
+        nbytes: how large the shard may be, unless one sample alone is larger.
+
+    Returns:
+        The shard's entry, and a sample that was taken but did not fit.
+
+    Raises:
+        ValueError: a key that comes twice.
+    """
+    journal.clean(number)
+    with whole_or_not(journal.shard(number)) as file:
+        shard = ShardFile(file)
+        sample: Encoded | None = first
+        while sample is not None:
+            key = f"{sample.number:09d}" if sample.key is None else sample.key
+            if nbytes is not None and shard.samples and shard.size_with(key, sample.files) > nbytes:
+                break
+            try:
+                shard.add(key, sample.files)
+            except ValueError as error:
+                raise ValueError(f"item {sample.number}: {error}") from error
+            used = sample.number + 1
+            # Not asked for more than it takes: the next item may be long in coming, or the last that there is.
+            sample = next(more, None) if shard.samples < samples else None
+        shard.close()
+    return journal.note(number, used), sample
+
+
+def _pack_all(journal: Journal, samples: Iterator[Encoded], number: int, most: int, nbytes: int | None) -> list[Entry]:
+    entries: list[Entry] = []
+    sample = next(samples, None)
+    while sample is not None:
+        entry, left = pack(journal, number + len(entries), sample, samples, samples=most, nbytes=nbytes)
+        entries.append(entry)
+        sample = left or next(samples, None)
+    return entries
+
+
+def _begin(journal: Journal, settings: Mapping[str, Any], *, resume: bool) -> list[Entry]:
+    """Return the entries of what an interrupted run finished, or begin a new one."""
+    existing, noted = sorted(journal.folder.glob("*.tar")), journal.settings()
+    if existing and not (resume and noted):
+        hint = "; resume=True (--resume) goes on with the run that was interrupted" if noted else ""
+        hint = "; no run left a note of them, so there is none to resume" if resume else hint
+        raise ValueError(f"out_dir must hold no shards, but {journal.folder} holds {existing[0].name}{hint}")
+    if not existing or noted is None:
+        journal.begin(settings)
+        journal.clean(0)
+        return []
+    for name, value in json.loads(json.dumps(settings)).items():
+        if noted.get(name) != value:
+            raise ValueError(f"{name} was {noted.get(name)!r} when the writing began, and is {value!r} now")
+    found = takewhile(lambda entry: entry is not None, map(journal.finished, count()))
+    return [entry for entry in found if entry is not None]
+
+
+def _complete(journal: Journal, total: int | None) -> list[Path]:
+    """Return the shards of a run that is finished; none where there is no such run."""
+    path = journal.folder / INDEX_NAME
+    if journal.settings() is not None or not path.is_file():
+        return []
+    shards = ShardIndex.from_bytes(path.read_bytes(), str(path)).shards
+    paths = [journal.folder / shard.name for shard in shards]
+    if not all(path.is_file() for path in paths):
+        return []
+    if total is not None and total != (held := sum(shard.samples for shard in shards)):
+        raise ValueError(f"out_dir holds a finished run of {held} items, and cannot be resumed with {total}")
+    return paths
+
+
+def _shown(results: Iterable[Result], start: int, total: int | None) -> Iterator[Result]:
     from tqdm.auto import tqdm
 
-    walk, total = _walk(items)
     # disable=None: no bar where the output is no terminal.
-    for index, item in enumerate(tqdm(walk, total=total, unit="sample", delay=_LONG_S, disable=None)):
-        try:
-            fields = item if isinstance(item, Mapping) else _pair(item, image_format)
-            encoded = {_extension(name): _encode(name, value, quality) for name, value in fields.items()}
-        except (TypeError, ValueError, OSError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"item {index}: {error}") from error
-        if not encoded:
-            raise ValueError(f"item {index}: an item must have at least one field, got an empty mapping")
-        yield {"__key__": f"{index:09d}", **encoded}
+    yield from tqdm(results, initial=start, total=total, unit="sample", delay=_LONG_S, disable=None)
 
 
-def _walk(items: Dataset[Any] | Iterable[Any]) -> tuple[Iterable[Any], int | None]:
-    """Return an iterable, and its length where only the dataset tells.
-
-    Map-style datasets are walked by their length: many do not raise the IndexError that would end a plain loop.
-    """
-    if isinstance(items, Iterable):
-        return items, None
-    if hasattr(items, "__len__") and hasattr(items, "__getitem__"):
-        return (items[index] for index in range(len(items))), len(items)
-    raise TypeError(f"items must be a map-style dataset or an iterable, got {type(items).__name__}")
-
-
-def _pair(item: Any, image_format: str) -> dict[str, Any]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        what = f"{len(item)} elements" if isinstance(item, tuple | list) else type(item).__name__
-        raise TypeError(f"expected (image, label) or a mapping from field to value, got {what}")
-    return {image_format: item[0], "cls": item[1]}
+def _check(samples: int, nbytes: int | None, workers: int, on_error: str) -> None:
+    if samples < 1:
+        raise ValueError(f"samples_per_shard must be at least 1, got {samples}")
+    if nbytes is not None and nbytes < 1:
+        raise ValueError(f"max_shard_bytes must be at least 1, or None for no bound, got {nbytes}")
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
 
 
-def _extension(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"fields must be strings, got {name!r}")
-    if name != check_extension(name, "fields"):
-        raise ValueError(f"fields must be lower case, because readers make them so, got {name!r}")
-    return name
-
-
-def _encode(name: str, value: Any, quality: int) -> bytes:
-    extension = name.rpartition(".")[2]
-    if isinstance(value, bytes):
-        return value
-    if extension in FORMATS:
-        stream = io.BytesIO()
-        _to_pil(value).save(stream, FORMATS[extension], quality=quality)
-        return stream.getvalue()
-    if extension == "json":
-        return json.dumps(value).encode()
-    if extension == "npy":
-        stream = io.BytesIO()
-        array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-        np.lib.format.write_array(stream, array, allow_pickle=False)
-        return stream.getvalue()
-    if isinstance(value, str) and extension not in ("cls", "id"):
-        return value.encode()
-    try:
-        return str(operator.index(value)).encode()
-    except TypeError:
-        raise TypeError(f"field {name!r}: expected an integer, a string or bytes, got {type(value).__name__}") from None
-
-
-def _to_pil(image: Any) -> "Image.Image":
-    from PIL import Image
-
-    if isinstance(image, Image.Image):
-        if image.mode.startswith(("I", "F")):
-            raise ValueError(f"images must have 8 bits a channel, got a PIL image of mode {image.mode!r}")
-        return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] not in (1, 3):
-            raise ValueError(f"images must be (C, H, W) tensors with 1 or 3 channels, got shape {tuple(image.shape)}")
-        pixels = _to_uint8(image.detach()).permute(1, 2, 0).cpu().numpy()
-    elif isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or (image.ndim != 2 and (image.ndim != 3 or image.shape[2] not in (1, 3))):
-            raise ValueError(
-                "NumPy images must be uint8 (H, W) or (H, W, C) with 1 or 3 channels, "
-                f"got {image.dtype} of shape {image.shape}"
-            )
-        pixels = image
-    else:
-        raise TypeError(f"images must be tensors, NumPy arrays or PIL images, got {type(image).__name__}")
-    if not pixels.size:
-        raise ValueError("images must have at least one pixel, got none")
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
-
-
-def _to_uint8(image: Tensor) -> Tensor:
-    if image.dtype is not torch.uint8 and not image.is_floating_point():
-        raise TypeError(f"images must be uint8 or floating in [0, 1], got {image.dtype}")
-    return convert(image, torch.uint8)
+def _check_items(items: Any, shuffle: bool) -> None:
+    if not isinstance(items, Iterable) and not is_map_style(items):
+        raise TypeError(f"items must be a map-style dataset or an iterable, got {type(items).__name__}")
+    if shuffle and not is_map_style(items):
+        raise ValueError("shuffle needs a map-style dataset, whose items can be read in any order")

@@ -36,7 +36,10 @@ class Acceleration:
 
     def precision(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context in which a network runs."""
-        return nullcontext() if self.autocast is None else torch.autocast(device.type, self.autocast)
+        if self.autocast is not None:
+            return torch.autocast(device.type, self.autocast)
+        # The caller's own autocast is meant for the training, and would change images.
+        return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 class NoiseWatch(Seeded):

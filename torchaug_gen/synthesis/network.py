@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torchaug_gen import rng
-from torchaug_gen.seeded import Seeded
-from torchaug_gen.synthesis.drawing import Acceleration, Call, quiet, to_device
+from torchaug_gen.synthesis.drawing import Acceleration, Call, NoiseWatch, quiet, to_device
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 
 
@@ -28,6 +27,7 @@ class NetworkSynthesizer(Synthesizer):
         latent_shape: their shape.
         value_range: the network's values for black and white.
         chunk: rows the network runs on at a time.
+        drew_noise: whether the network has been seen to draw random numbers of its own.
         truncation: what latents are multiplied by, above 0; below 1 gives more usual images and fewer kinds of them,
             above 1 the reverse.
     """
@@ -58,6 +58,7 @@ class NetworkSynthesizer(Synthesizer):
         self.latent_dim = math.prod(shape)
         self.value_range = (float(low), float(high))
         self.chunk = chunk
+        self.drew_noise = False
         self._acceleration = Acceleration()
         self._fast: Call | None = None
 
@@ -176,9 +177,11 @@ class NetworkSynthesizer(Synthesizer):
         if getattr(self.net, "draws_noise", True):
             # Layers that draw noise of their own get it from here, not from the global generator. Inference mode would
             # make that four times as slow, because it hands composite operations over whole.
-            noise = Seeded(rng.derive_seed(seed, "synthesizer.noise", epoch, position))
+            noise = NoiseWatch(rng.derive_seed(seed, "synthesizer.noise", epoch, position))
             with torch.no_grad(), self._acceleration.precision(z.device), noise:
-                return self._run(z, labels)
+                images = self._run(z, labels)
+            self.drew_noise |= noise.drew
+            return images
         with torch.inference_mode(), self._acceleration.precision(z.device):
             return self._run(z, labels)
 

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from torchaug_gen.synthesis.gan.network import check_sizes, levels
 
+# The paper's narrowest network has eight times, for images that are learned in days.
+_WIDEST = 4
+
 
 class DcganGeneratorNet(nn.Module):
     """The generator of Radford, Metz and Chintala, "Unsupervised Representation Learning with Deep Convolutional
@@ -21,11 +24,14 @@ class DcganGeneratorNet(nn.Module):
         image_shape: ``(C, H, W)`` with sides of at least 8.
         latent_dim: width of the latent vector.
         num_classes: number of classes, or ``None`` for a network without labels.
-        width: channels before the last layer; they double with each halving of the side, up to eight times.
+        width: channels before the last layer; they double with each halving of the side, up to four times.
 
     Raises:
         ValueError: a size that is not an integer or below its minimum.
     """  # noqa: D205
+
+    # A latent vector tells everything about an image.
+    draws_noise = False
 
     def __init__(
         self, *, image_shape: Sequence[int], latent_dim: int, num_classes: int | None = None, width: int = 64
@@ -35,7 +41,7 @@ class DcganGeneratorNet(nn.Module):
             image_shape, latent_dim=latent_dim, num_classes=1 if num_classes is None else num_classes, width=width
         )
         channels, *side = image_shape
-        sizes, widths = levels(side[0], side[1], width)
+        sizes, widths = levels(side[0], side[1], width, widest=_WIDEST)
         # The width is that of the features that become the image, which are at half its resolution.
         sizes, widths = sizes[1:], widths[1:]
         self.size = (side[0], side[1])
@@ -73,7 +79,7 @@ class DcganCriticNet(nn.Module):
     Args:
         image_shape: ``(C, H, W)`` with sides of at least 8.
         num_classes: number of classes, or ``None`` for a network without labels.
-        width: channels after the first layer; they double with each halving of the side, up to eight times.
+        width: channels after the first layer; they double with each halving of the side, up to four times.
 
     Raises:
         ValueError: a size that is not an integer or below its minimum.
@@ -83,7 +89,7 @@ class DcganCriticNet(nn.Module):
         super().__init__()
         check_sizes(image_shape, num_classes=1 if num_classes is None else num_classes, width=width)
         channels, *side = image_shape
-        sizes, widths = levels(side[0], side[1], width)
+        sizes, widths = levels(side[0], side[1], width, widest=_WIDEST)
         sizes, widths = sizes[1:], widths[1:]
         self.size = (side[0], side[1])
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, math.prod(side))

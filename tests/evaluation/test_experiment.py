@@ -1,0 +1,373 @@
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+
+from torchaug_gen import NoiseSynthesizer
+from torchaug_gen.cli import main
+from torchaug_gen.evaluation.experiment import sources as sources_module
+from torchaug_gen.evaluation.experiment.arms import ARMS, check_arms
+from torchaug_gen.evaluation.experiment.bank import Bank, drawn
+from torchaug_gen.evaluation.experiment.data import LabelledImages, from_images, load_folder, training_set
+from torchaug_gen.evaluation.experiment.probe import tell_apart
+from torchaug_gen.evaluation.experiment.result import ExperimentResult
+from torchaug_gen.evaluation.experiment.run import collect, run_experiment
+from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
+from torchaug_gen.evaluation.experiment.store import Store
+from torchaug_gen.evaluation.experiment.table import markdown
+from torchaug_gen.synthesis.gan.training import GanConfig
+from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.vae.training import VaeConfig
+
+pytest.importorskip("scipy")
+pytest.importorskip("matplotlib")
+
+VAE = VaeConfig(steps=2, latent_dim=4, width=8)
+TINY = {"steps": 3, "batch_size": 8, "bank_per_class": 3, "seeds": 2, "vae": VAE}
+
+
+def stock(per_class=20, *, size=16, classes=3, seed=0):
+    """Return noise on a brightness of each class, no two images the same."""
+    labels = torch.arange(classes * per_class) % classes
+    noise = torch.randint(0, 60, (len(labels), 3, size, size), generator=torch.Generator().manual_seed(seed))
+    return TrainingImages((noise + 60 * labels[:, None, None, None]).to(torch.uint8), labels, classes, ("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def data():
+    return from_images(stock(), name="noise", test=stock(seed=1))
+
+
+def pixels(images):
+    return {image.numpy().tobytes() for image in images.images}
+
+
+def test_training_sets_are_nested_balanced_and_apart_from_what_is_extra(data):
+    small, large = (training_set(data, size, seed=7) for size in (4, 8))
+    assert small.train.counts == [4, 4, 4] and large.train.counts == [8, 8, 8]
+    assert pixels(small.train) < pixels(large.train) <= pixels(data.stock)
+    # 0.3 / 0.7 of 8, rounded up.
+    assert large.extra.counts == [4, 4, 4] and not pixels(large.extra) & pixels(large.train)
+    assert pixels(training_set(data, 4, seed=8).train) != pixels(small.train)
+
+
+def test_an_imbalanced_set_falls_from_common_to_rare(data):
+    counts = training_set(data, 16, seed=0, imbalance=8.0).train.counts
+    assert sorted(counts) == [2, round(16 * 8**-0.5), 16]
+    orders = {tuple(training_set(data, 16, seed=seed, imbalance=8.0).train.counts) for seed in range(6)}
+    assert len(orders) > 1, "which class is rare must depend on the seed"
+
+
+def test_without_test_images_some_of_each_class_are_held_out():
+    found = from_images(stock(), name="noise")
+    assert found.test.counts == [6, 6, 6] and found.stock.counts == [14, 14, 14]
+    assert not pixels(found.test) & pixels(found.stock)
+    assert "30%" in found.notes[0]
+    with pytest.raises(ValueError, match="class a must have at least 3 images, got 2"):
+        from_images(stock(2), name="noise")
+
+
+def write_tree(root, counts, *, base=0):
+    for label, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (20, 18), (80 * label, 10 * i, base)).save(root / name / f"{i}.png")
+
+
+def test_folders_are_read_by_class_name_and_all_held_out_trees_are_tested_on(tmp_path):
+    write_tree(tmp_path / "train", {"cat": 3, "dog": 3, "emu": 3})
+    write_tree(tmp_path / "test", {"dog": 2, "emu": 1}, base=100)
+    write_tree(tmp_path / "validation", {"cat": 2, "emu": 1}, base=200)
+    found = load_folder(tmp_path, image_size=16)
+    assert found.stock.classes == ("cat", "dog", "emu") and found.stock.counts == [3, 3, 3]
+    assert dict(found.splits) == {"test": 3, "validation": 3}
+    assert found.test.labels.tolist() == [1, 1, 2, 0, 0, 2]
+    assert found.digest == load_folder(tmp_path, image_size=16).digest != load_folder(tmp_path, image_size=24).digest
+    shutil.move(tmp_path / "test" / "dog", tmp_path / "test" / "cow")
+    with pytest.raises(ValueError, match="got others too: cow"):
+        load_folder(tmp_path, image_size=16)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        load_folder(tmp_path / "nowhere")
+
+
+class Known(Synthesizer):
+    """Draws images whose every pixel is the number of the position, modulo 200."""
+
+    def draw(self, labels, *, seed, epoch, positions):
+        return (positions % 200).to(torch.uint8)[:, None, None, None].expand(-1, *self.image_shape)
+
+
+class Gate:
+    """Lets through even values, and of class 1 none."""
+
+    def passes(self, images, labels, *, seed, epoch, positions):
+        return ((images[:, 0, 0, 0] * 255).round().long() % 2 == 0) & (labels != 1)
+
+
+def test_a_gate_leaves_what_passes_and_a_closed_class_gets_its_real_images(data):
+    real = training_set(data, 4, seed=0).train
+    images, told = drawn(Known((3, 16, 16), num_classes=3), real, 5, seed=0, gate=Gate())
+    assert (images.images[images.labels != 1][:, 0, 0, 0] % 2 == 0).all()
+    assert images.counts == [5, 4, 5]
+    assert pixels(images.take(images.labels == 1)) == pixels(real.take(real.labels == 1))
+    assert told["closed_classes"] == pytest.approx(1 / 3) and 0.3 < told["acceptance"] < 0.4
+    free, nothing = drawn(Known((3, 16, 16), num_classes=3), real, 5, seed=0)
+    assert free.counts == [5, 5, 5] and nothing == {}
+
+
+def test_a_bank_draws_all_of_its_class_and_nothing_else(data):
+    held = training_set(data, 4, seed=0).train
+    bank = Bank(held)
+    labels = torch.arange(300) % 3
+    images, _ = bank.sample(labels=labels, seed=3)
+    for label in range(3):
+        assert {image.numpy().tobytes() for image in images[labels == label]} == pixels(held.take(held.labels == label))
+    again, _ = bank.sample(labels=labels[:7], seed=3)
+    assert torch.equal(again, images[:7])
+    with pytest.raises(ValueError, match="got none of b"):
+        Bank(held.take(held.labels != 1))
+
+
+def test_a_probe_tells_blur_and_does_not_tell_real_from_real():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.randint(0, 256, (240, 3, 16, 16), generator=generator).to(torch.uint8)
+    blurred = torch.nn.functional.avg_pool2d(real[120:].float(), 3, 1, 1).to(torch.uint8)
+    assert tell_apart(real[:120], blurred) > 0.95
+    assert 0.35 < tell_apart(real[:120], real[120:]) < 0.65
+    assert tell_apart(real[:5], blurred) is None
+
+
+def test_arms_bring_their_baselines_once_and_first():
+    assert check_arms(["vae-own-norm", "real", "vae"]) == (
+        "augmented",
+        "vae-own-norm",
+        "real",
+        "vae",
+    )
+    with pytest.raises(ValueError, match="got 'diffusion'"):
+        check_arms(["diffusion"])
+    assert all(arm.baseline is None or arm.baseline in ARMS for arm in ARMS.values())
+
+
+def test_settings_out_of_range_raise():
+    for options, message in (
+        ({"per_class": ()}, "per_class must be different numbers"),
+        ({"per_class": (1,)}, "at least 2"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"synthetic_fraction": 0.0}, r"synthetic_fraction must be in \(0, 0.5\], got 0.0"),
+        ({"strength": 0.0}, "strength must be in"),
+        ({"imbalance": 0.5}, "imbalance must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ExperimentSettings(**options)
+
+
+def test_keys_change_with_what_decides_a_cell_and_with_nothing_else():
+    def key(arm="vae", size=10, index=0, data="d", **changes):
+        return ExperimentSettings(**changes).key(Group(size, index), arm, data, 28)
+
+    assert key() == key(seeds=9) == key(per_class=(10, 30)) == key(arms=("vae",))
+    others = [
+        key(arm="augmented"),
+        key(index=1),
+        key(size=20),
+        key(data="e"),
+        key(steps=7),
+        key(synthetic_fraction=0.2),
+        key(vae=VAE),
+        key(seed=1),
+        key(imbalance=2.0),
+        key(bank_per_class=5),
+    ]
+    assert len({key(), *others}) == 11
+    # What an arm does not use does not decide it.
+    assert key(arm="augmented", vae=VAE) == key(arm="augmented", synthetic_fraction=0.2) == key(arm="augmented")
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Return an experiment that was run, its settings and its folder."""
+    out = tmp_path_factory.mktemp("experiment")
+    arms = ("real", "vae", "vary-residual", "gated", "extra-real", "only-vae", "vae-own-norm")
+    settings = ExperimentSettings(per_class=(6,), arms=arms, **TINY)
+    return run_experiment(data, settings, out=out, progress=False), settings, out
+
+
+def test_every_cell_is_there_with_all_figures(whole):
+    result, settings, out = whole
+    assert result.missing == 0 and len(result.cells) == 2 * len(settings.arms)
+    assert len(list((out / "cells").iterdir())) == len(result.cells)
+    assert len(list((out / "synthesizers").iterdir())) == 2
+    for cell in result.cells:
+        assert {"accuracy", "macro_f1", "calibration_error", "gap", "train_accuracy", "seconds"} <= set(cell)
+        assert ("acceptance" in cell) == (ARMS[cell["arm"]].gate is not None)
+    found = json.loads((out / "results.json").read_text())
+    assert found["missing_cells"] == 0 and found["verdict"] == result.verdict
+    page = (out / "results.md").read_text()
+    assert "| real + augmentation | 2 |" in page and "| + VAE |" in page
+    with Image.open(out / "results.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_a_second_call_runs_nothing_and_one_with_more_arms_only_those(whole, data, monkeypatch):
+    result, settings, out = whole
+    ran = []
+    monkeypatch.setattr(
+        "torchaug_gen.evaluation.experiment.run.run_cell", lambda arm, _: ran.append(arm) or whole[0].cells[0]
+    )
+    assert run_experiment(data, settings, out=out, progress=False).cells == result.cells and not ran
+    more = ExperimentSettings(per_class=(6,), arms=("vae", "oversampled"), **TINY)
+    assert run_experiment(data, more, out=out, progress=False).missing == 0
+    assert ran == ["oversampled", "oversampled"]
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_figures(whole, data, tmp_path):
+    result, _, out = whole
+    shutil.copytree(out / "synthesizers", tmp_path / "synthesizers")
+    few = ExperimentSettings(per_class=(6,), arms=("vae",), **TINY)
+    other = run_experiment(data, few, out=tmp_path, workers=2, progress=False)
+    for arm in ("augmented", "vae"):
+        assert other.figures(arm, 6, "loss") == pytest.approx(result.figures(arm, 6, "loss"), rel=1e-4)
+
+
+def test_an_experiment_that_is_stopped_goes_on_with_what_is_left(data, tmp_path, monkeypatch):
+    settings = ExperimentSettings(per_class=(6,), arms=("real",), **TINY)
+    ran = []
+
+    def stops(arm, sources):
+        ran.append(arm)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return {"accuracy": 0.5, "macro_f1": 0.5}
+
+    monkeypatch.setattr("torchaug_gen.evaluation.experiment.run.run_cell", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(data, settings, out=tmp_path, progress=False)
+    assert json.loads((tmp_path / "results.json").read_text())["missing_cells"] == 2
+    assert run_experiment(data, settings, out=tmp_path, progress=False).missing == 0
+    assert len(ran) == 5
+    # A file that was cut off is run again, not believed.
+    victim = next((tmp_path / "cells").iterdir())
+    victim.write_text(victim.read_text()[:10])
+    assert collect(data, settings, out=tmp_path).missing == 1
+    run_experiment(data, settings, out=tmp_path, seconds=0.0, progress=False)
+    assert len(ran) == 5, "no cell begins when the time is up"
+
+
+def test_synthesizers_see_nothing_but_their_own_training_images(data, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(images, config, *, out, progress):
+        seen.append(pixels(images))
+        out.mkdir(parents=True)
+        return NoiseSynthesizer((3, 16, 16), num_classes=3)
+
+    monkeypatch.setattr(sources_module, "train_vae", spy)
+    monkeypatch.setattr(sources_module.Synthesizer, "load", lambda _: NoiseSynthesizer((3, 16, 16), num_classes=3))
+    settings = ExperimentSettings(per_class=(5,), arms=("vae",), **TINY)
+    run_experiment(data, settings, out=tmp_path, progress=False)
+    assert [len(each) for each in seen] == [15, 15] and seen[0] != seen[1]
+    assert not any(each & pixels(data.test) for each in seen)
+
+
+def result_of(gains, *, sizes=(20,), arm="vae"):
+    """Return a result with planted accuracies."""
+    cells = []
+    for size in sizes:
+        for seed, gain in enumerate(gains):
+            for name, more in (("augmented", 0.0), (arm, gain), ("extra-real", 0.05 + 0.001 * (seed % 2))):
+                cells.append({"arm": name, "per_class": size, "seed": seed, "accuracy": 0.5 + 0.01 * seed + more})
+    for cell in cells:
+        cell |= {"macro_f1": cell["accuracy"], "calibration_error": 0.1, "gap": 0.2}
+    return ExperimentResult("planted", "Planted.", tuple(cells), "accuracy", 0, {})
+
+
+def test_the_verdict_says_hurts_as_plainly_as_helps():
+    gains = [0.03, 0.02, 0.04, 0.03, 0.02, 0.04, 0.03, 0.03]
+    helped, hurt = (result_of([sign * gain for gain in gains]) for sign in (1, -1))
+    assert "1 helped, 0 hurt" in helped.verdict[0] and "20 per class: VAE helped: +3.0 points" in helped.verdict[1]
+    assert "0 helped, 1 hurt" in hurt.verdict[0] and "20 per class: VAE hurt: -3.0 points" in hurt.verdict[1]
+    assert any("one synthetic image of VAE was worth 0.59 further real ones" in line for line in helped.verdict)
+    noise = result_of([0.03, -0.02, 0.01, -0.03, 0.02, 0.0, -0.01, 0.01])
+    assert "could still hide in the noise" in noise.verdict[1] and "hurt:" not in " ".join(noise.verdict)
+    assert "| hurt |" in markdown(hurt)
+
+
+def test_few_seeds_say_so():
+    for count in (1, 2):
+        verdict = result_of([0.03, 0.04][:count]).verdict
+        assert "1 have too few seeds to tell" in verdict[0]
+        assert ("one seed, which cannot tell" if count == 1 else "2 seeds") in verdict[-1]
+    assert "fewer than 8 are too narrow" in result_of([0.03, 0.02, 0.04, 0.03, 0.03]).verdict[-1]
+    assert "seeds" not in result_of([0.03, 0.02, 0.04, 0.03] * 2).verdict[-1]
+    assert "Nothing can be said yet" in ExperimentResult("x", "", (), "accuracy", 1, {}).verdict[0]
+
+
+def test_the_store_keeps_whole_files_only(tmp_path):
+    store = Store(tmp_path / "cells")
+    assert store.get("a") is None
+    store.put("a", {"accuracy": 0.5})
+    assert store.get("a") == {"accuracy": 0.5}
+    (tmp_path / "cells" / "b.json").write_text("[1]")
+    assert store.get("b") is None
+
+
+def test_the_command_runs_goes_on_and_explains_itself(tmp_path, capsys):
+    write_tree(tmp_path / "pets", {"cat": 10, "dog": 10})
+    for pixel, path in enumerate(sorted((tmp_path / "pets").rglob("*.png"))):
+        Image.effect_noise((18, 18), 30 + pixel).convert("RGB").save(path)
+    command = ["experiment", str(tmp_path / "pets"), "--out", str(tmp_path / "out"), "--image-size", "16"]
+    command += ["--per-class", "4", "--arms", "real", "oversampled", "--seeds", "2", "--steps", "2"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "Nothing can be said yet" in said and "results.md" in said
+    assert main([*command, "--arms", "diffusion"]) == 2
+    assert "got 'diffusion'" in capsys.readouterr().err
+    assert main([*command, "--per-class", "9"]) == 2
+    assert "at most 7" in capsys.readouterr().err
+    assert main(["experiment", str(tmp_path / "nowhere")]) == 2
+
+
+def test_nothing_global_moves(data, tmp_path, untouched_rng):
+    run_experiment(data, ExperimentSettings(per_class=(4,), arms=("real",), **TINY), out=tmp_path, progress=False)
+
+
+def test_classes_may_have_names_of_any_kind():
+    images = LabelledImages(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ["x", "y"])
+    assert images[1][1] == 1 and images.counts == [1, 1]
+
+
+def test_the_imbalanced_variant_fills_up_the_rare_classes_and_compares_macro_f1(data, tmp_path, monkeypatch):
+    seen = []
+    loader = sources_module.AugmentedLoader
+
+    def spy(*arguments, **options):
+        seen.append(options)
+        return loader(*arguments, **options)
+
+    monkeypatch.setattr(sources_module, "AugmentedLoader", spy)
+    settings = ExperimentSettings(
+        per_class=(12,),
+        arms=("vary", "oversampled"),
+        imbalance=4.0,
+        **TINY | {"seeds": 1},
+    )
+    result = run_experiment(data, settings, out=tmp_path, progress=False)
+    assert result.metric == "macro_f1" and "4 times" in result.about
+    assert {cell["train_images"] for cell in result.cells} == {12 + 6 + 3}
+    mixed = [options["labels"] for options in seen if "synthesizer" in options]
+    assert mixed == ["balance", "balance"]
+    assert "macro-F1 |" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_gan_is_trained_where_an_arm_asks_for_one(data, tmp_path):
+    settings = ExperimentSettings(
+        per_class=(6,), arms=("gan", "only-gan"), gan=GanConfig(steps=1, width=8), **TINY | {"seeds": 1}
+    )
+    assert run_experiment(data, settings, out=tmp_path, progress=False).missing == 0
+    assert len(list((tmp_path / "synthesizers").iterdir())) == 1

@@ -1,0 +1,121 @@
+"""An epoch over shards goes on with other numbers of workers and ranks, and mixes: each real item comes once."""
+
+import json
+import warnings
+
+import pytest
+from fakes import Drawn
+from shard_files import FIELDS, consumer, make_shards
+from test_with_loader import SIZE, make, real_labels
+from torch.utils.data import DataLoader
+
+from torchaug_gen import AugmentedLoader
+from torchaug_gen.shards.mixed import MixedShardStream
+from torchaug_gen.shards.stream import ShardStream
+
+SIZES = [19, 5, 24, 17, 15]
+TOTAL = sum(SIZES)
+
+
+@pytest.fixture(scope="module", params=["whole", "damaged"])
+def case(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    paths = make_shards(folder, SIZES, index=True)
+    expected = list(range(TOTAL))
+    if request.param == "damaged":
+        content = bytearray(paths[2].read_bytes())
+        for label in (25, 26, 30, 41, 42, 43):
+            content[content.index(f"{label:06d}.png".encode()) + 512 + 700] ^= 1
+            expected.remove(label)
+        paths[2].write_bytes(content)
+    return folder, expected
+
+
+def begun(build, ranks, workers, steps):
+    """Batches of each rank, and their states as a file would hold them."""
+    batches, states = [], []
+    for rank in range(ranks):
+        with consumer(rank=rank, ranks=ranks):
+            loader = build(workers=workers)
+            loader.set_epoch(2)
+            running = iter(loader)
+            batches += [next(running) for _ in range(steps)]
+            states.append(json.loads(json.dumps(loader.state_dict())))
+            del running
+    return batches, states
+
+
+def gone_on(build, states, ranks, workers, steps=None):
+    batches, told = [], []
+    for rank in range(ranks):
+        with consumer(rank=rank, ranks=ranks):
+            loader = build(workers=workers)
+            loader.load_state_dict(states)
+            running = iter(loader)
+            batches += list(running) if steps is None else [next(running) for _ in range(steps)]
+            told.append(json.loads(json.dumps(loader.state_dict())))
+            del running
+    return batches, told
+
+
+@pytest.mark.filterwarnings("ignore:skipped:RuntimeWarning")
+@pytest.mark.parametrize("mixing", ["rebatch", "extend"])
+@pytest.mark.parametrize("old", [(1, 0), (1, 2), (2, 0), (2, 2), (4, 1)])
+@pytest.mark.parametrize("new", [(1, 1), (2, 0), (4, 0), (1, 4)])
+def test_each_real_item_comes_once(case, mixing, old, new):
+    folder, expected = case
+
+    def build(workers):
+        return make(folder, workers=workers, mixing=mixing, batch_size=3)
+
+    first, states = begun(build, *old, steps=3)
+    second, again = gone_on(build, states, *new, steps=2)
+    third, _ = gone_on(build, again, 3, 0)
+    assert sorted(real_labels(first + second + third)) == expected
+
+
+def test_a_mix_of_streams_too(case):
+    folder, expected = case
+
+    def build(workers):
+        streams = [ShardStream(folder / f"00{n}.tar", fields=("png", "cls"), shuffle=9) for n in range(5)]
+        loader = DataLoader(MixedShardStream(streams, [5, 1, 4, 2, 1]), 3, num_workers=workers)
+        return AugmentedLoader(
+            loader, synthesizer=Drawn(SIZE, num_classes=1000), synthetic_fraction=0.3, dtype=None, tag="s", seed=3
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first, states = begun(build, 2, 2, steps=4)
+        second, again = gone_on(build, states, 1, 0, steps=3)
+        third, _ = gone_on(build, again, 2, 0)
+    assert sorted(real_labels(first + second + third)) == expected
+
+
+def test_other_workers_change_no_bit_where_nothing_is_damaged(tmp_path):
+    make_shards(tmp_path, SIZES, index=True)
+    whole = list(make(tmp_path, batch_size=3))
+    for old, new in ((0, 2), (2, 0), (2, 1)):
+        loader = make(tmp_path, workers=old, batch_size=3)
+        running = iter(loader)
+        for _ in range(7):
+            next(running)
+        resumed = make(tmp_path, workers=new, batch_size=3)
+        resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+        del running
+        left = list(resumed)
+        assert len(left) == len(whole) - 7
+        for one, other in zip(left, whole[7:], strict=True):
+            assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+def test_all_ranks_must_be_told(case):
+    folder, _ = case
+
+    def build(workers):
+        return make(folder, workers=workers, batch_size=3)
+
+    _, states = begun(build, 2, 0, steps=2)
+    with pytest.raises(ValueError, match=r"one of each of the 2 ranks that saved them, got those of ranks \[0\]"):
+        gone_on(build, states[0], 1, 0)
+    assert FIELDS

@@ -1,0 +1,158 @@
+import gzip
+import json
+
+import pytest
+from shard_files import FIELDS, labels_of, make_shards, sample, tar
+
+from torchaug_gen.shards.catalogue import find_catalogue
+from torchaug_gen.shards.index import INDEX_NAME, ShardIndex, index_folder, index_shard
+from torchaug_gen.shards.stream import ShardStream, SizedShardStream
+
+
+def test_it_says_where_the_bytes_are_and_survives_its_file(tmp_path):
+    paths = make_shards(tmp_path, [3, 0, 5])
+    index = index_folder(tmp_path, classes=["cat", "dog"])
+    again = ShardIndex.from_bytes((tmp_path / INDEX_NAME).read_bytes(), "it")
+    assert again.classes == index.classes == ("cat", "dog") and again.shards == index.shards
+    assert [shard.samples for shard in again.shards] == [3, 0, 5]
+    label = 0
+    for number, path in enumerate(paths):
+        content = path.read_bytes()
+        for found in again.samples(number):
+            span = found.files["cls"]
+            assert int(content[span.offset : span.offset + span.size]) == label == int(found.key)
+            label += 1
+
+
+def test_it_keeps_what_is_strange_about_a_sample(tmp_path):
+    one = sample(1)
+    (tmp_path / "0.tar").write_bytes(tar([*one, one[0], ("ü\udcff.CLS", b"2"), ("x.cls", b"3")]))
+    index_folder(tmp_path)
+    first, second, third = find_catalogue([str(tmp_path / "0.tar")], "auto")._indexes[0].samples(0)
+    assert first.repeated == "cls" and (second.key, third.key) == ("ü\udcff", "x")
+    stream = ShardStream(tmp_path, fields=("cls", "__key__"), shuffle=0)
+    with pytest.warns(RuntimeWarning, match="'cls' comes more than once"):
+        assert list(stream) == [(2, "ü\udcff"), (3, "x")]
+    assert stream.stats["repeated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(gzip.compress(tar(sample(1))), "gunzip"), (tar(sample(1))[:700], "truncated"), (b"", "end mark")],
+)
+def test_a_damaged_or_packed_shard_is_named_and_no_index_written(tmp_path, content, reason):
+    make_shards(tmp_path, [2])
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"shard .*bad\.tar.*{reason}"):
+        index_folder(tmp_path)
+    assert not (tmp_path / INDEX_NAME).exists()
+    with pytest.raises(FileNotFoundError, match=r"holds no \*\.tar"):
+        (tmp_path / "empty").mkdir()
+        index_folder(tmp_path / "empty")
+
+
+def _edit(content, change):
+    header, *lines = content.split(b"\n")
+    header = json.loads(header)
+    lines = change(header, lines) or lines
+    return b"\n".join([json.dumps(header).encode(), *lines])
+
+
+DAMAGES = {
+    "nothing": lambda content: b"",
+    "no JSON": lambda content: b"\xff" + content,
+    "another format": lambda content: _edit(content, lambda header, _: header.update(format="x")),
+    "a list": lambda content: b"[]\n" + content,
+    "deep": lambda content: b"[" * 100_000 + content,
+    "a newer version": lambda content: _edit(content, lambda header, _: header.update(version=99)),
+    "no version": lambda content: _edit(content, lambda header, _: header.pop("version") and None),
+    "cut": lambda content: content[:-20],
+    "a line less": lambda content: _edit(content, lambda _, lines: lines[1:]),
+    "a shard twice": lambda content: _edit(
+        content, lambda header, _: header["shards"].__setitem__(1, header["shards"][0])
+    ),
+    "a folder": lambda content: _edit(content, lambda header, _: header["shards"][0].update(name="../000.tar")),
+    "a negative count": lambda content: _edit(content, lambda header, _: header["shards"][0].update(samples=-1)),
+    "no shards": lambda content: _edit(content, lambda header, _: header.update(shards=None)),
+    "another field": lambda content: _edit(content, lambda header, _: header["shards"][0].update(x=1)),
+    "another size": lambda content: _edit(content, lambda header, _: header["shards"][0].update(bytes=99999)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_index_is_refused_at_once(tmp_path, damage):
+    make_shards(tmp_path, [3, 2], index=True)
+    path = tmp_path / INDEX_NAME
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(ValueError, match="index"):
+        ShardStream(tmp_path, fields=FIELDS)
+    assert sorted(labels_of(ShardStream(tmp_path, fields=FIELDS, index=None))) == list(range(5))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        b"[]",
+        b"{}",
+        b"[[1]]",
+        b'[["a", {"cls": [0, 1]}], 2, 3]',
+        b'[["a", {"cls": [-5, 1, 1]}]]',
+        b'[["a", {"cls": [0, 1099511627776, 1]}]]',
+        b'[["a", {"cls": [0.5, 1, 1]}]]',
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_line_is_met_where_it_is_read(tmp_path, entry):
+    make_shards(tmp_path, [1], index=True)
+    path = tmp_path / INDEX_NAME
+    path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n" + entry + b"\n")
+    stream = ShardStream(tmp_path, fields=FIELDS)
+    with pytest.raises(ValueError, match=r"index is damaged.* 000\.tar"):
+        list(stream)
+
+
+def test_shards_that_the_index_does_not_know_are_named(tmp_path):
+    paths = make_shards(tmp_path, [2, 2], index=True)
+    (tmp_path / "002.tar").write_bytes(tar(sample(9)))
+    with pytest.raises(ValueError, match=r"002\.tar is not in the index beside it; make it again"):
+        ShardStream(tmp_path)
+    (tmp_path / "002.tar").unlink()
+    paths[0].write_bytes(paths[0].read_bytes() + b"\0" * 512)
+    with pytest.raises(ValueError, match=r"000\.tar has \d+ bytes, but \d+ in the index"):
+        ShardStream(tmp_path)
+
+
+def test_an_index_may_lie_elsewhere_and_cover_more(tmp_path):
+    paths = make_shards(tmp_path / "shards", [2, 3], index=True)
+    moved = (tmp_path / "shards" / INDEX_NAME).rename(tmp_path / "other.jsonl")
+    assert type(ShardStream(tmp_path / "shards")) is ShardStream
+    stream = ShardStream(paths[1], index=moved, fields=FIELDS, on_error="raise")
+    assert isinstance(stream, SizedShardStream) and len(stream) == 3 and sorted(labels_of(stream)) == [2, 3, 4]
+    with pytest.raises(FileNotFoundError, match=r"index: .*none"):
+        ShardStream(paths[1], index=tmp_path / "none")
+
+
+def test_folders_each_have_their_own(tmp_path):
+    make_shards(tmp_path / "a", [2, 3], index=True)
+    make_shards(tmp_path / "b", [4], index=True)
+    urls = f"{tmp_path}/{{a,b}}/*.tar"
+    assert len(ShardStream(urls)) == len(list(ShardStream(urls, fields=FIELDS, on_error="raise"))) == 9
+    (tmp_path / "b" / INDEX_NAME).unlink()
+    assert type(ShardStream(urls)) is ShardStream
+
+
+def test_labels_without_a_class_are_damaged(tmp_path):
+    make_shards(tmp_path, [4])
+    index_folder(tmp_path, classes=["a", "b", "c"])
+    stream = ShardStream(tmp_path, fields=FIELDS)
+    assert stream.classes == ("a", "b", "c")
+    with pytest.warns(RuntimeWarning, match=r"'000003': field 'cls': expected a class in 0\.\.2, got 3"):
+        assert sorted(labels_of(stream)) == [0, 1, 2]
+    assert stream.stats["label"] == 1
+
+
+def test_an_entry_alone_is_the_same(tmp_path):
+    (path,) = make_shards(tmp_path, [3])
+    shard, line = index_shard(path, "new.tar")
+    assert shard.name == "new.tar" and shard.bytes == path.stat().st_size
+    assert ShardIndex([shard], [line]).samples(0)[2].key == "000002"

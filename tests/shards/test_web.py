@@ -1,0 +1,196 @@
+"""Shards from a real server on the loopback, which fails in many ways."""
+
+import re
+import threading
+import time
+
+import pytest
+from faulty_server import serving
+from shard_files import FIELDS, labels_of, make_shards, rank_items
+from torch.utils.data import DataLoader
+
+from torchaug_gen.shards.index import INDEX_NAME
+from torchaug_gen.shards.stream import KINDS, ShardStream
+
+TOTAL = 12
+URLS = "{000..002}.tar"
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("torchaug_gen.shards.web.BACKOFF_S", 0.01)
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "served"
+    make_shards(folder, [4, 4, 4], index=True)
+    with serving(folder) as (url, faults):
+        yield url, faults
+
+
+def stream(url, **options):
+    return ShardStream(f"{url}/{URLS}", **{"fields": FIELDS, "shuffle": 5, "on_error": "raise", **options})
+
+
+WAYS = {
+    "stream": lambda tmp_path: {"index": None},
+    "parts": lambda tmp_path: {},
+    "cache": lambda tmp_path: {"cache_dir": tmp_path / "cache"},
+    "cached stream": lambda tmp_path: {"cache_dir": tmp_path / "cache", "index": None},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", ["503", "500", "429", "hang up", "cut"])
+def test_what_passes_is_tried_again_and_nothing_is_lost(server, tmp_path, way, fault):
+    url, faults = server
+    made = stream(url, **WAYS[way](tmp_path))
+    faults.rules[fault] = 3
+    assert sorted(labels_of(made)) == list(range(TOTAL))
+    assert faults.rules[fault] <= 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wrong_length_is_never_taken_for_an_end(server, tmp_path, way):
+    url, faults = server
+    made = stream(url, **WAYS[way](tmp_path))
+    faults.rules["too long"] = 1
+    try:
+        assert sorted(labels_of(made)) == list(range(TOTAL))
+    except ValueError as error:
+        assert re.search(r"shard http.*(changed while it was read|ended after|range|status 416)", str(error))
+    assert faults.rules["too long"] <= 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_does_not_pass_is_raised_or_counted(server, tmp_path, way):
+    url, faults = server
+    options = WAYS[way](tmp_path)
+    faults.rules["403"] = 10**6
+    made = stream(url, **options)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"shard http.*/00.\.tar: HTTP status 403"):
+        list(made)
+    made = stream(url, **options, on_error="skip")
+    with pytest.warns(RuntimeWarning, match="HTTP status 403"):
+        assert list(made) == []
+    # A shard is tried and counted once, not once for each of its samples.
+    assert made.stats == {**dict.fromkeys(KINDS, 0), "read": 3}
+    assert time.monotonic() - start < 2
+
+
+def test_it_gives_up_a_server_that_never_works(server):
+    url, faults = server
+    made = stream(url)
+    faults.rules["hang up"] = 10**6
+    with pytest.raises(ValueError, match="the network failed 5 times"):
+        list(made)
+
+
+@pytest.mark.parametrize("way", ["stream", "parts", "cache"])
+def test_a_slow_server_is_waited_for_and_a_dead_one_is_not(server, tmp_path, way, monkeypatch):
+    url, faults = server
+    faults.rules["slow"] = 0.005
+    assert sorted(labels_of(stream(url, **WAYS[way](tmp_path)))) == list(range(TOTAL))
+    faults.rules["slow"] = 0.02
+    monkeypatch.setattr("torchaug_gen.shards.web.STALL_S", 0.05)
+    monkeypatch.setattr("torchaug_gen.shards.web.SLOWEST_BYTES_PER_S", 10**9)
+    monkeypatch.setattr("torchaug_gen.shards.web.TRIES", 2)
+    made = ShardStream(f"{url}/000.tar", fields=FIELDS, on_error="raise", index=None)
+    with pytest.raises(ValueError, match=r"bytes came in"):
+        list(made)
+
+
+def test_a_file_that_changes_in_between_is_not_joined(server):
+    url, faults = server
+    made = ShardStream(f"{url}/000.tar", fields=FIELDS, on_error="raise", index=None, shuffle=0)
+    faults.rules.update({"cut": 1})
+    items = iter(made)
+    next(items)
+    faults.rules["changed"] = 5
+    with pytest.raises(ValueError, match="changed while it was read"):
+        list(items)
+
+
+def test_without_ranges_a_cut_stream_goes_on_and_parts_name_the_cache(server, tmp_path):
+    url, faults = server
+    faults.rules.update({"no ranges": True, "cut": 2})
+    assert sorted(labels_of(stream(url, index=None))) == list(range(TOTAL))
+    with pytest.raises(ValueError, match="give cache_dir"):
+        list(stream(url))
+    assert sorted(labels_of(stream(url, cache_dir=tmp_path / "cache"))) == list(range(TOTAL))
+
+
+def test_an_index_that_cannot_be_read_is_no_missing_index(server, monkeypatch):
+    url, _ = server
+    monkeypatch.setattr("torchaug_gen.shards.catalogue.MAX_INDEX_BYTES", 10)
+    with pytest.raises(OSError, match=rf"index http.*{INDEX_NAME} cannot be read.*index=None"):
+        stream(url)
+
+
+def test_tokens_are_sent_and_never_shown(server, tmp_path):
+    url, faults = server
+    secret = url.replace("http://", "http://me:pass%20word@") + "/000.tar?token=42"
+    made = ShardStream(secret, fields=FIELDS, on_error="raise")
+    urls = {url for _, _, _, url in made}
+    assert urls == {f"{url}/000.tar?..."}
+    assert all(path.endswith("?token=42") and login == "Basic bWU6cGFzcyB3b3Jk" for path, _, login in faults.log)
+    faults.rules["403"] = 10**6
+    with pytest.raises(ValueError, match="403") as caught:
+        list(made)
+    assert "42" not in str(caught.value) and "pass" not in str(caught.value)
+
+
+def test_states_go_on_over_a_network_without_reading_what_came_before(server):
+    url, faults = server
+    made = stream(url)
+    whole = labels_of(made)
+    faults.log.clear()
+    made.seek(10)
+    assert labels_of(made) == whole[10:]
+    assert len(faults.log) == 2
+
+
+def test_workers_and_early_ends_leave_no_thread(server):
+    url, _ = server
+    loader = DataLoader(stream(url, batch_size=2), batch_size=2, num_workers=2, collate_fn=list)
+    assert sorted(labels_of(item for batch in loader for item in batch)) == list(range(TOTAL))
+    items = iter(stream(url))
+    next(items)
+    assert any(thread.name == "torchaug_gen shards" for thread in threading.enumerate())
+    items.close()
+    deadline = time.monotonic() + 2
+    while any(thread.name == "torchaug_gen shards" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_order_is_that_of_the_same_shards_on_a_disk(server, tmp_path):
+    url, _ = server
+    local = ShardStream(tmp_path / "served", fields=FIELDS, shuffle=5)
+    items, _ = rank_items(lambda: stream(url, batch_size=2), workers=2, batch_size=2)
+    assert labels_of(items) == labels_of(local)
+
+
+def test_fsspec_opens_other_urls(tmp_path):
+    import fsspec
+
+    make_shards(tmp_path, [5, 3], index=True)
+    store = fsspec.filesystem("memory")
+    for path in tmp_path.iterdir():
+        store.pipe(f"/bucket/{path.name}", path.read_bytes())
+    try:
+        whole = labels_of(ShardStream(tmp_path, fields=FIELDS, shuffle=3))
+        for options in ({}, {"cache_dir": tmp_path / "cache"}):
+            made = ShardStream("memory://bucket/00{0..1}.tar", fields=FIELDS, shuffle=3, on_error="raise", **options)
+            assert len(made) == 8 and labels_of(made) == whole
+        assert sorted(labels_of(ShardStream("memory://bucket/000.tar", fields=FIELDS, index=None))) == list(range(5))
+        store.rm("/bucket/000.tar")
+        for index in (None, "auto"):
+            made = ShardStream("memory://bucket/000.tar", fields=FIELDS, on_error="raise", index=index)
+            with pytest.raises(ValueError, match=r"shard memory://bucket/000\.tar"):
+                list(made)
+    finally:
+        store.rm("/bucket", recursive=True)

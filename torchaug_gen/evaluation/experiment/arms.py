@@ -1,0 +1,111 @@
+"""Arms: what the same classifier is trained on, one beside the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+SOURCES = ("vae", "gan", "vary", "vary-residual", "interpolate", "interpolate-residual", "repeats", "extra")
+# Which sources need which trained synthesizer.
+_VAE_SOURCES = ("vae", "vary", "vary-residual", "interpolate", "interpolate-residual")
+
+CONTROL, QUESTION, SYNTHETIC_ONLY = "control", "question", "synthetic only"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What a classifier is trained on.
+
+    Attributes:
+        title: the arm in words.
+        source: where the items in the synthetic slots come from: a VAE's prior (``"vae"``), a GAN, real images varied
+            (``"vary"``: perturbed codes; ``"interpolate"``: towards another image of the class; with ``-residual`` the
+            real image keeps what the VAE cannot draw), the training images again (``"repeats"``), or real images
+            beyond the training set (``"extra"``); ``None``: there are no such slots.
+        gate: what they must pass: ``"classifier"``, one trained on the same real images; ``"pretrained"``, one on
+            ImageNet features; or ``None``.
+        augment: warp and recolour all rows.
+        synthetic_weight: weight of a synthetic row in the loss.
+        normalisation: of the classifier; see :class:`torchaug_gen.evaluation.learner.LearnerConfig`.
+        only: train on nothing but what the source draws.
+        baseline: the arm that it is compared with; ``None`` for the one that nothing is below.
+        role: ``"control"``, ``"question"`` or ``"synthetic only"``. Corrections for many comparisons are made among
+            the arms of one role.
+    """
+
+    title: str
+    source: str | None = None
+    gate: str | None = None
+    augment: bool = True
+    synthetic_weight: float = 1.0
+    normalisation: str = "batch"
+    only: bool = False
+    baseline: str | None = "augmented"
+    role: str = QUESTION
+
+    @property
+    def needs(self) -> str | None:
+        """The kind of synthesizer that must be trained for it: ``"vae"``, ``"gan"`` or ``None``."""
+        return "vae" if self.source in _VAE_SOURCES else "gan" if self.source == "gan" else None
+
+
+ARMS: dict[str, Arm] = {
+    "real": Arm(title="real", augment=False, role=CONTROL),
+    "augmented": Arm(title="real + augmentation", baseline=None, role=CONTROL),
+    "oversampled": Arm(title="+ repeats of the training images", source="repeats", role=CONTROL),
+    "extra-real": Arm(title="+ further real images", source="extra", role=CONTROL),
+    "vae": Arm(title="+ VAE", source="vae"),
+    "gan": Arm(title="+ GAN", source="gan"),
+    "vary": Arm(title="+ vary, no residual", source="vary"),
+    "vary-residual": Arm(title="+ vary, residual kept", source="vary-residual"),
+    "interpolate": Arm(title="+ interpolation, no residual", source="interpolate"),
+    "interpolate-residual": Arm(title="+ interpolation, residual kept", source="interpolate-residual"),
+    "gated": Arm(title="+ VAE, gated by a classifier", source="vae", gate="classifier"),
+    "gated-pretrained": Arm(title="+ VAE, gated by pretrained features", source="vae", gate="pretrained"),
+    "gated-interpolate": Arm(
+        title="+ interpolation with residual, gated", source="interpolate-residual", gate="classifier"
+    ),
+    "vae-half-weight": Arm(title="+ VAE at half the loss weight", source="vae", synthetic_weight=0.5),
+    "vae-fifth-weight": Arm(title="+ VAE at a fifth of the loss weight", source="vae", synthetic_weight=0.2),
+    "vae-own-norm": Arm(title="+ VAE, batch norm of its own", source="vae", normalisation="separate"),
+    "vary-own-norm": Arm(
+        title="+ vary, residual, batch norm of its own", source="vary-residual", normalisation="separate"
+    ),
+    "interpolate-own-norm": Arm(
+        title="+ interpolation, residual, batch norm of its own",
+        source="interpolate-residual",
+        normalisation="separate",
+    ),
+    "gated-own-norm": Arm(
+        title="+ gated VAE, batch norm of its own", source="vae", gate="classifier", normalisation="separate"
+    ),
+    "only-vae": Arm(title="VAE alone (CAS)", source="vae", only=True, role=SYNTHETIC_ONLY),
+    "only-gan": Arm(title="GAN alone (CAS)", source="gan", only=True, role=SYNTHETIC_ONLY),
+    "only-gated": Arm(title="gated VAE alone (CAS)", source="vae", gate="classifier", only=True, role=SYNTHETIC_ONLY),
+    "only-vary-residual": Arm(
+        title="varied images alone (CAS)", source="vary-residual", only=True, role=SYNTHETIC_ONLY
+    ),
+}  # fmt: skip
+
+# In the order of their importance, in which they are run.
+USUAL = ("real", "augmented", "vae", "vary-residual", "gated", "extra-real", "oversampled", "vary", "only-vae")
+QUICK = ("real", "augmented", "vae", "vary-residual", "gated")
+
+
+def check_arms(names: Sequence[str]) -> tuple[str, ...]:
+    """Return arms with the baselines that they need, each once and a baseline before what it is compared with.
+
+    Raises:
+        ValueError: no arm, or an unknown one.
+    """
+    if not names:
+        raise ValueError(f"arms must name at least one of {', '.join(ARMS)}, got none")
+    found: dict[str, None] = {}
+    for name in names:
+        if name not in ARMS:
+            raise ValueError(f"arms must be of {', '.join(ARMS)}, got {name!r}")
+        chain = [name]
+        while (below := ARMS[chain[-1]].baseline) is not None:
+            chain.append(below)
+        # "augmented" first of all, "real" before the others where it was asked for first.
+        for each in reversed(chain):
+            found.setdefault(each)
+    return tuple(found)

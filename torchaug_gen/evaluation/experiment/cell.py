@@ -1,0 +1,95 @@
+"""A cell: one arm, one size of the training set, one seed."""
+
+import math
+import time
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+from torchaug_gen import rng, schedules
+from torchaug_gen.evaluation.experiment.arms import ARMS, Arm
+from torchaug_gen.evaluation.experiment.bank import Bank
+from torchaug_gen.evaluation.experiment.data import LabelledImages
+from torchaug_gen.evaluation.experiment.probe import tell_apart
+from torchaug_gen.evaluation.experiment.settings import ExperimentSettings
+from torchaug_gen.evaluation.experiment.sources import Sources, training_loader
+from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict, score, score_logits
+from torchaug_gen.loading.loader import AugmentedLoader
+
+
+def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, Any]:
+    """Train the classifier of an arm and return what it came to, as JSON can hold it.
+
+    Args:
+        name: of the arm.
+        sources: what its group shares.
+        progress: a tqdm bar that is told of each step.
+
+    Returns:
+        The scores on the test images (``accuracy``, ``macro_f1``, ``calibration_error``, ``loss``), on the training
+        images (``train_accuracy``, ``train_loss``) and their ``gap``; ``splits`` with the scores of each held-out
+        split where there are several; ``real_or_synthetic``, how well a probe tells them apart; what a gate did; and
+        ``seconds`` of CPU time.
+    """
+    arm, data, settings = ARMS[name], sources.data, sources.settings
+    start = time.process_time()
+    slots, found = (None, {}) if arm.source is None else sources.images_of(arm)
+    seed = rng.derive_seed(sources.seed, "experiment.classifier")
+    config = LearnerConfig(
+        steps=settings.steps, seed=seed, synthetic_weight=arm.synthetic_weight, normalisation=arm.normalisation
+    )
+    with warnings.catch_warnings():
+        # The schedule changes the length of epochs, which nobody asks for here.
+        warnings.filterwarnings("ignore", message=".*the schedule of synthetic_fraction changes the length")
+        classifier = learn(
+            _loader(arm, sources.images.train, slots, settings, seed),
+            config,
+            image_shape=data.image_shape,
+            num_classes=len(data.stock.classes),
+            progress=progress,
+        )
+    logits = predict(classifier, data.test.images)
+    train = score(classifier, sources.images.train.images, sources.images.train.labels)
+    test = score_logits(logits, data.test.labels)
+    result: dict[str, Any] = {
+        **asdict(test),
+        "train_accuracy": train.accuracy,
+        "train_loss": train.loss,
+        "gap": train.accuracy - test.accuracy,
+        **found,
+    }
+    if len(data.splits) > 1:
+        sizes = list(data.splits.values())
+        parts = zip(data.splits, logits.split(sizes), data.test.labels.split(sizes), strict=True)
+        result["splits"] = {split: asdict(score_logits(*part)) for split, *part in parts}
+    if slots is not None and arm.needs is not None:
+        result["real_or_synthetic"] = tell_apart(data.test.images, slots.images, seed=seed)
+    return result | {"train_images": len(sources.images.train), "seconds": round(time.process_time() - start, 2)}
+
+
+def _loader(
+    arm: Arm, train: LabelledImages, slots: LabelledImages | None, settings: ExperimentSettings, seed: int
+) -> AugmentedLoader[Any]:
+    if slots is None:
+        return training_loader(train, settings, seed=seed, augment=arm.augment)
+    if arm.only:
+        return training_loader(slots, settings, seed=seed, augment=arm.augment)
+    return training_loader(
+        train,
+        settings,
+        seed=seed,
+        augment=arm.augment,
+        synthesizer=Bank(slots),
+        synthetic_fraction=_schedule(settings, len(train)),
+        labels="match" if settings.imbalance == 1 else "balance",
+        tag="synthetic",
+    )
+
+
+def _schedule(settings: ExperimentSettings, count: int) -> schedules.Schedule:
+    """Return the fraction over the epochs that the steps come to: up in the first tenth, 0 in the end."""
+    batch_size = min(settings.batch_size, count)
+    per_epoch = math.ceil(count / (1 - settings.synthetic_fraction) / batch_size)
+    return schedules.recommended(
+        settings.synthetic_fraction, total_epochs=settings.steps / per_epoch, steps_per_epoch=per_epoch
+    )

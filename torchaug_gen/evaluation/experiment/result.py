@@ -1,0 +1,170 @@
+"""ExperimentResult: the cells that were run, what they say, and how it is said."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from statistics import mean, stdev
+from typing import Any
+
+from torchaug_gen.evaluation.experiment.arms import ARMS, CONTROL, QUESTION, SYNTHETIC_ONLY
+from torchaug_gen.evaluation.experiment.statistics import FEW, Comparison, compare_pairs, corrected, worth
+from torchaug_gen.evaluation.usefulness import CANNOT_TELL, HELPED, HURT, NO_DIFFERENCE
+
+_EXTRA = "extra-real"
+
+
+@dataclass(frozen=True, eq=False)
+class ExperimentResult:
+    """What an experiment found so far.
+
+    Attributes:
+        name: what the images are.
+        about: sizes and settings, in a sentence.
+        cells: a record for each cell: ``arm``, ``per_class``, ``seed``, and what
+            :func:`torchaug_gen.evaluation.experiment.cell.run_cell` returned.
+        metric: ``"accuracy"`` or ``"macro_f1"``, by which arms are compared.
+        missing: how many cells are still to be run.
+        settings: of the experiment.
+        notes: what the reader should know, in sentences.
+    """
+
+    name: str
+    about: str
+    cells: tuple[Mapping[str, Any], ...]
+    metric: str
+    missing: int
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes of training sets that any cell has, in order."""
+        return sorted({cell["per_class"] for cell in self.cells})
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that any cell has, in the order of the registry."""
+        there = {cell["arm"] for cell in self.cells}
+        return [name for name in ARMS if name in there]
+
+    def figures(self, arm: str, per_class: int, metric: str | None = None) -> dict[int, float]:
+        """Return an arm's figures by seed."""
+        metric = metric or self.metric
+        return {
+            cell["seed"]: cell[metric]
+            for cell in sorted(self.cells, key=lambda cell: int(cell["seed"]))
+            if (cell["arm"], cell["per_class"]) == (arm, per_class) and cell.get(metric) is not None
+        }
+
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Every arm against its baseline, at every size, corrected within its role."""
+        found: list[Comparison] = []
+        for role in (QUESTION, CONTROL, SYNTHETIC_ONLY):
+            names = [name for name in self.arms if ARMS[name].role == role and ARMS[name].baseline is not None]
+            raw = [made for size in self.sizes for name in names if (made := self._compare(name, size)) is not None]
+            found += [self._with_worth(each) for each in corrected(raw)]
+        return found
+
+    def of_role(self, role: str) -> list[Comparison]:
+        """Return the comparisons of one role."""
+        return [found for found in self.comparisons if ARMS[found.arm].role == role]
+
+    @property
+    def verdict(self) -> list[str]:
+        """Return what was found, in sentences, the plainest first."""
+        asked = self.of_role(QUESTION)
+        if not asked:
+            return ["Nothing can be said yet: no arm with synthetic images has been run beside its baseline."]
+        lines = [_summary(asked)]
+        lines += [_sentence(found) for outcome in (HURT, HELPED) for found in asked if found.outcome == outcome]
+        lines += _undecided(asked)
+        lines += [line for found in asked if (line := _worth(found))]
+        few = min(found.pairs for found in asked)
+        if few == 1:
+            lines.append("Some comparisons rest on one seed, which cannot tell a difference from noise.")
+        elif few < FEW:
+            lines.append(
+                f"Some comparisons rest on {few} seeds: intervals of fewer than {FEW} are too narrow, so a verdict "
+                "also needs the corrected t-test, and a small gain or loss is likely to be missed."
+            )
+        return lines
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it; accuracies are shares in [0, 1]."""
+        return {
+            "name": self.name,
+            "about": self.about,
+            "metric": self.metric,
+            "missing_cells": self.missing,
+            "notes": list(self.notes),
+            "verdict": self.verdict,
+            "rows": [self.row(arm, size) for size in self.sizes for arm in self.arms if self.figures(arm, size)],
+            "comparisons": [asdict(found) for found in self.comparisons],
+            "settings": dict(self.settings),
+            "cells": [dict(cell) for cell in self.cells],
+        }
+
+    def row(self, arm: str, per_class: int) -> dict[str, Any]:
+        """Return means over the seeds of an arm at a size, and the spread of what is compared."""
+        values = list(self.figures(arm, per_class).values())
+        row: dict[str, Any] = {"arm": arm, "per_class": per_class, "seeds": len(values)}
+        for metric in ("accuracy", "macro_f1", "calibration_error", "gap", "real_or_synthetic", "acceptance"):
+            if found := list(self.figures(arm, per_class, metric).values()):
+                row[metric] = mean(found)
+        return row | {"spread": stdev(values) if len(values) > 1 else None}
+
+    def _compare(self, name: str, size: int) -> Comparison | None:
+        baseline = str(ARMS[name].baseline)
+        mine, theirs = self.figures(name, size), self.figures(baseline, size)
+        seeds = sorted(mine.keys() & theirs.keys())
+        if not seeds:
+            return None
+        return compare_pairs(
+            [theirs[seed] for seed in seeds], [mine[seed] for seed in seeds], arm=name, against=baseline, per_class=size
+        )
+
+    def _with_worth(self, found: Comparison) -> Comparison:
+        if ARMS[found.arm].role != QUESTION or found.baseline != "augmented":
+            return found
+        arms = [self.figures(name, found.per_class) for name in ("augmented", found.arm, _EXTRA)]
+        seeds = sorted(set.intersection(*(set(figures) for figures in arms)))
+        if not seeds:
+            return found
+        return replace(found, worth=worth(*([figures[seed] for seed in seeds] for figures in arms)))
+
+
+def _summary(asked: Sequence[Comparison]) -> str:
+    counts = {outcome: sum(found.outcome == outcome for found in asked) for outcome in (HELPED, HURT, NO_DIFFERENCE)}
+    told = f"Of {len(asked)} comparisons of synthetic images with augmentation alone, {counts[HELPED]} helped, "
+    told += f"{counts[HURT]} hurt, and {counts[NO_DIFFERENCE]} made no difference beyond noise"
+    untold = sum(found.outcome == CANNOT_TELL for found in asked)
+    return told + (f"; {untold} have too few seeds to tell." if untold else ".")
+
+
+def _sentence(found: Comparison) -> str:
+    points, low, high = (100 * value for value in (found.difference, *(found.interval or (0, 0))))
+    return (
+        f"{found.per_class} per class: {ARMS[found.arm].title.removeprefix('+ ')} {found.outcome}: {points:+.1f} "
+        f"points against {ARMS[found.baseline].title} (95 % interval {low:+.1f} to {high:+.1f}, {found.pairs} paired "
+        f"seeds, corrected p = {found.adjusted:.3f})."
+    )
+
+
+def _undecided(asked: Sequence[Comparison]) -> list[str]:
+    """Say how large a difference could have gone unseen where none was found."""
+    found = [each for each in asked if each.outcome == NO_DIFFERENCE and each.interval is not None]
+    if not found:
+        return []
+    widest = max(max(abs(bound) for bound in each.interval or (0, 0)) for each in found)
+    return [f"Where no difference was found, one of up to {100 * widest:.1f} points could still hide in the noise."]
+
+
+def _worth(found: Comparison) -> str | None:
+    if found.worth is None or found.outcome != HELPED:
+        return None
+    share, low, high = found.worth
+    return (
+        f"{found.per_class} per class: one synthetic image of {ARMS[found.arm].title.removeprefix('+ ')} was worth "
+        f"{share:.2f} further real ones (95 % interval {low:.2f} to {high:.2f})."
+    )

@@ -1,0 +1,144 @@
+"""Sources: what fills the synthetic slots of an arm, trained on nothing but the arm's own training images."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from torchaug_gen import rng
+from torchaug_gen.evaluation.experiment.arms import Arm
+from torchaug_gen.evaluation.experiment.bank import drawn
+from torchaug_gen.evaluation.experiment.data import ExperimentData, LabelledImages, TrainingSet
+from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
+from torchaug_gen.evaluation.experiment.transforms import augmentation
+from torchaug_gen.evaluation.learner import LearnerConfig, learn
+from torchaug_gen.evaluation.spaces import EffnetFeatures
+from torchaug_gen.loading.loader import AugmentedLoader
+from torchaug_gen.synthesis.gan.training import train_gan
+from torchaug_gen.synthesis.gates.classifier import ClassifierGate
+from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.vae.training import train_vae
+from torchaug_gen.synthesis.vary import VaryingSynthesizer
+
+# Of the probe on pretrained features: 128 px cost a third of 224.
+_INPUT_SIZE, _PROBE_STEPS, _PROBE_DECAY = 128, 200, 1e-2
+
+
+class Sources:
+    """The sources of one group of cells; synthesizers and gates are made when the first arm asks for them.
+
+    Args:
+        data: the experiment's images.
+        images: the group's training images.
+        settings: the experiment's.
+        group: training set and seed.
+        cache: folder in which trained synthesizers are kept.
+    """
+
+    def __init__(
+        self, data: ExperimentData, images: TrainingSet, settings: ExperimentSettings, group: Group, cache: Path
+    ) -> None:
+        self.data, self.images, self.settings, self.group, self.cache = data, images, settings, group, cache
+        self.seed = group_seed(settings, group)
+        self._synthesizers: dict[str, Synthesizer] = {}
+        self._gates: dict[str, ClassifierGate] = {}
+
+    def images_of(self, arm: Arm) -> tuple[LabelledImages, dict[str, float]]:
+        """Return what fills the slots of an arm, and what its gate did."""
+        if arm.source == "repeats":
+            return self.images.train, {}
+        if arm.source == "extra":
+            return self.images.extra, {}
+        seed = rng.derive_seed(self.seed, "experiment.draws")
+        gate = None if arm.gate is None else self._gate(arm.gate)
+        return drawn(
+            self._source(str(arm.source)), self.images.train, self.settings.bank_per_class, seed=seed, gate=gate
+        )
+
+    def _source(self, name: str) -> Synthesizer:
+        if name in ("vae", "gan"):
+            return self._trained(name)
+        train = self.images.train
+        return VaryingSynthesizer(
+            self._trained("vae"),
+            train.images,
+            train.labels,
+            strength=self.settings.strength,
+            mode="interpolate" if name.startswith("interpolate") else "perturb",
+            residual=name.endswith("residual"),
+        )
+
+    def _trained(self, kind: str) -> Synthesizer:
+        """Return a synthesizer trained on the training images, from the cache where it is there."""
+        if kind not in self._synthesizers:
+            folder = self.cache / self.settings.synthesizer_key(self.group, kind, self.data.digest, self.data.side)
+            # The folder appears under its name only when it is whole.
+            if not folder.exists():
+                unfinished = folder.with_name(f"{folder.name}.unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                self._train(kind, unfinished)
+                shutil.rmtree(unfinished / "checkpoints", ignore_errors=True)
+                unfinished.rename(folder)
+            self._synthesizers[kind] = Synthesizer.load(folder)
+        return self._synthesizers[kind]
+
+    def _train(self, kind: str, out: Path) -> None:
+        seed = rng.derive_seed(self.seed, "experiment.synthesizer")
+        train, side = self.images.train, self.data.side
+        if kind == "vae":
+            train_vae(train, replace(self.settings.vae_for(side), seed=seed), out=out, progress=False)
+        else:
+            train_gan(train, replace(self.settings.gan_for(side), seed=seed), out=out, progress=False)
+
+    def _gate(self, kind: str) -> ClassifierGate:
+        if kind not in self._gates:
+            # Agreement alone: a classifier of so few images is seldom sure of what is new to it.
+            self._gates[kind] = ClassifierGate(
+                self._small_classifier() if kind == "classifier" else self._probe(), threshold=0.0
+            )
+        return self._gates[kind]
+
+    def _small_classifier(self) -> nn.Module:
+        """Return a classifier of the same training images, of another seed than those that are scored."""
+        seed = rng.derive_seed(self.seed, "experiment.gate")
+        loader = training_loader(self.images.train, self.settings, seed=seed)
+        config = LearnerConfig(steps=self.settings.steps, seed=seed)
+        return learn(loader, config, image_shape=self.data.image_shape, num_classes=len(self.data.stock.classes))
+
+    def _probe(self) -> nn.Module:
+        """Return a linear classifier of the same training images on ImageNet features."""
+        train = self.images.train
+        features = EffnetFeatures(_INPUT_SIZE).eval()
+        flipped = train.images.flip(-1)
+        with torch.no_grad():
+            rows = torch.cat([features(part.float() / 255) for part in torch.cat((train.images, flipped)).split(8)])
+        labels = train.labels.repeat(2)
+        head = nn.Linear(rows.shape[1], len(train.classes))
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=_PROBE_DECAY)
+        for _ in range(_PROBE_STEPS):
+            loss = nn.functional.cross_entropy(head(rows), labels)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+        return nn.Sequential(features, head).eval()
+
+
+def group_seed(settings: ExperimentSettings, group: Group) -> int:
+    """Return the seed of a group: one for all sizes, so that smaller training sets are part of larger ones."""
+    return rng.derive_seed(settings.seed, "experiment.seed", 0, group.index)
+
+
+def training_loader(
+    train: LabelledImages, settings: ExperimentSettings, *, seed: int, augment: bool = True, **synthetic: Any
+) -> AugmentedLoader[Any]:
+    """Return the loader of an arm; all are wrapped, so that for one seed the real images come in the same order."""
+    inner = DataLoader(train, batch_size=min(settings.batch_size, len(train)), shuffle=True)
+    transform = augmentation((train.images.shape[1], train.images.shape[2], train.images.shape[3])) if augment else None
+    # Training keeps every core of a CPU busy, and a thread beside it would only take one away.
+    return AugmentedLoader(inner, transform, device="cpu", seed=seed, prefetch=0, **synthetic)

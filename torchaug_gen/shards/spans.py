@@ -1,0 +1,104 @@
+"""Read single samples of indexed shards, from where the index says their files are."""
+
+import os
+import zlib
+from collections import OrderedDict
+from collections.abc import Collection
+
+from torchaug_gen.shards.cache import ShardCache
+from torchaug_gen.shards.catalogue import Catalogue
+from torchaug_gen.shards.index import Span
+from torchaug_gen.shards.order import Place
+from torchaug_gen.shards.remote import read_range
+from torchaug_gen.shards.samples import Sample
+from torchaug_gen.shards.urls import scheme, shown
+
+# Shuffling goes to and fro between a few shards; systems allow 1024 open files or more.
+_OPEN = 16
+# What lies between two files of a sample is read along where that is less than another request costs.
+_GAP = 1 << 16
+
+
+class ChecksumError(ValueError):
+    """The bytes of a file are not those that were indexed."""
+
+
+class SpanReader:
+    """Reads samples of the shards of a catalogue, in any number of threads.
+
+    Args:
+        catalogue: of the shards.
+        wanted: the fields to read.
+        cache: where copies of remote shards are kept; without it, parts of them are asked for.
+    """
+
+    def __init__(self, catalogue: Catalogue, wanted: Collection[str], cache: ShardCache | None) -> None:
+        self._catalogue, self._wanted, self._cache = catalogue, wanted, cache
+        self._files: OrderedDict[int, _File] = OrderedDict()
+
+    def read(self, place: Place) -> Sample[bytes]:
+        """Return a sample.
+
+        Raises:
+            OSError: its shard cannot be read.
+            ChecksumError: the bytes are not those that were indexed.
+            ValueError: the index is damaged.
+        """
+        found = self._catalogue.sample(place.shard, place.sample)
+        spans = {field: span for field, span in found.files.items() if field in self._wanted}
+        files = self._files_of(place.shard, spans)
+        for field, span in spans.items():
+            if zlib.crc32(files[field]) != span.crc32:
+                raise ChecksumError(f"field {field!r}: its bytes are not those that were indexed")
+        return Sample(shown(self._catalogue.urls[place.shard]), found.key, files, found.repeated)
+
+    def _files_of(self, shard: int, spans: dict[str, Span]) -> dict[str, bytes]:
+        if not spans:
+            return {}
+        begin = min(span.offset for span in spans.values())
+        end = max(span.offset + span.size for span in spans.values())
+        if end - begin > sum(span.size for span in spans.values()) + _GAP:
+            return {field: self._range(shard, span.offset, span.offset + span.size) for field, span in spans.items()}
+        content = memoryview(self._range(shard, begin, end))
+        return {
+            field: bytes(content[span.offset - begin : span.offset - begin + span.size])
+            for field, span in spans.items()
+        }
+
+    def _range(self, shard: int, begin: int, end: int) -> bytes:
+        url = self._catalogue.urls[shard]
+        if scheme(url) and self._cache is None:
+            return read_range(url, begin, end)
+        file = self._file(shard, url)
+        content = os.pread(file.number, end - begin, begin)
+        # A read stops at 2 GiB, and at the end.
+        while len(content) < end - begin:
+            more = os.pread(file.number, end - begin - len(content), begin + len(content))
+            if not more:
+                raise OSError(f"the shard ends after {begin + len(content)} bytes, within a sample")
+            content += more
+        return content
+
+    def _file(self, shard: int, url: str) -> "_File":
+        file = self._files.get(shard)
+        if file is not None:
+            return file
+        if scheme(url) and self._cache is not None:
+            with self._cache.open(url, self._catalogue.shard(shard)) as copy:
+                file = _File(os.dup(copy.fileno()))
+        else:
+            file = _File(os.open(url, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+        self._files[shard] = file
+        if len(self._files) > _OPEN:
+            self._files.popitem(last=False)
+        return file
+
+
+class _File:
+    """An open file, closed once no thread reads it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
