@@ -217,7 +217,7 @@ def main() -> None:
         hold(*json.loads(arguments.hold))
         return
     if arguments.quick:
-        arguments.rounds = 2
+        arguments.rounds = 3
     photographs = folder_of(arguments.photographs)
     named = f"{photographs.parent.name}/{photographs.name}"
     with tempfile.TemporaryDirectory() as scratch:

@@ -217,4 +217,7 @@ def _percent(value: float | None) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}".replace("-", "−")
+    if value is None:
+        return "–"
+    # Three digits; whole numbers where three would take an exponent.
+    return (f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}").replace("-", "−")
