@@ -5,7 +5,8 @@ tensors in a stock ``DataLoader``, and on JPEG files:
 
 - *off*: the bare loader, and the loader wrapped but off.
 - *transform*: the fused transform called in the loop, the same wrapped, and Kornia in the loop.
-- *pool*: wrapped with the transform, and with three tenths of synthetic images out of a pool beside it.
+- *pool*: wrapped with the transform, and with three tenths of synthetic images out of a pool, which is
+  drawn beside it on the same cores.
 - *fresh*: the generator called in the loop for three tenths of each batch, and the same wrapped.
 - *jpeg*: ``ImageFolder`` with torchvision v2, and ``JpegFolder`` wrapped, to float batches of 96² (random resized crop,
   flip, colour jitter, normalize), with as many workers each.
@@ -18,6 +19,7 @@ that everything runs.
 
 import argparse
 import gc
+import os
 import tempfile
 import time
 import weakref
@@ -117,8 +119,8 @@ def trained(loader: Iterable[Any]) -> int:
 
 def digit_cases(copies: int, workers: int, run: Run) -> dict[str, tuple[str, dict[str, Callable[[], int]]]]:
     """Return the questions about digits: by name the baseline, and all contestants with it."""
-    data, kornia, net, fused = digits(copies), pipeline(), generator(), fuse(pipeline())
-    pool = SyntheticPool(net, capacity=2560, reuse=16)
+    data, kornia, fused = digits(copies), pipeline(), fuse(pipeline())
+    net = generator().accelerate(channels_last=True)
 
     def bare() -> DataLoader[Any]:
         return DataLoader(data, batch_size=128, shuffle=True, num_workers=workers)
@@ -144,6 +146,12 @@ def digit_cases(copies: int, workers: int, run: Run) -> dict[str, tuple[str, dic
                 drawn = net.net(torch.randn(len(asked), net.latent_dim), asked).add(1).div(2)
             yield fused(torch.cat((images.float() / 255, drawn))), torch.cat((labels, asked))
 
+    def pooled(reuse: int) -> Callable[[], int]:
+        # One loader for all rounds, which are its epochs: the pool is filled in the first, which warms up.
+        pool = SyntheticPool(net, capacity=2560, reuse=reuse)
+        loader = AugmentedLoader(bare(), fused, synthesizer=pool, **mixed)
+        return lambda: run(loader)
+
     mixed: dict[str, Any] = {"synthetic_fraction": 0.3}
     return {
         "off": ("bare loader", {"bare loader": lambda: run(bare()), "wrapped, off": wrapped()}),
@@ -160,7 +168,8 @@ def digit_cases(copies: int, workers: int, run: Run) -> dict[str, tuple[str, dic
             "wrapped, no synthesis",
             {
                 "wrapped, no synthesis": wrapped(fused),
-                "wrapped, pool .3, reuse 16": wrapped(fused, synthesizer=pool, **mixed),
+                "wrapped, pool .3, reuse 16": pooled(16),
+                "wrapped, pool .3, reuse 64": pooled(64),
             },
         ),
         "fresh": (
@@ -282,14 +291,22 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=4, help="how often the 5,000 digits are repeated (default: 4)")
     parser.add_argument("--workers", type=int, default=1, help="DataLoader workers for digits (default: 1)")
     parser.add_argument("--train", action="store_true", help="take a training step on each batch of digits")
-    parser.add_argument("--photographs", metavar="FOLDER", help="JPEG files, a folder for each class")
+    parser.add_argument(
+        "--photographs",
+        metavar="FOLDER",
+        default=os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS"),
+        help="JPEG files, a folder for each class (default: TORCHAUG_GEN_PHOTOGRAPHS, or made up)",
+    )
     parser.add_argument("--only", metavar="QUESTION", action="append", help="begin of a question's name; repeatable")
     parser.add_argument("--quick", action="store_true", help="a few batches of everything, saved nowhere")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.copies, arguments.seconds, arguments.rounds = 1, 0.0, 2
     with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.photographs or scratch
+        folder = scratch
+        if arguments.photographs:
+            split = Path(arguments.photographs, "train")
+            folder = str(split) if split.is_dir() else arguments.photographs
         if not arguments.photographs:
             made_up_photographs(folder, 128 if arguments.quick else 2000)
         cases = digit_cases(arguments.copies, arguments.workers, trained if arguments.train else counted)

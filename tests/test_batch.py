@@ -204,3 +204,28 @@ def test_columns_are_taken_apart_and_put_together(column):
 def test_rows_of_different_shapes_are_named():
     with pytest.raises(ValueError, match=r"different shapes cannot be joined, got \(2,\) and \(3,\)"):
         batches.concatenate([torch.rand(1, 2), torch.rand(1, 3)])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.bool, torch.float16, torch.bfloat16, torch.int64, torch.complex64]
+)
+def test_rows_are_taken_and_put_whatever_the_dtype(dtype):
+    column = torch.arange(24).reshape(6, 2, 2).to(dtype)
+    rows = torch.tensor([4, 0, 3])
+    taken = batches.take(column, rows)
+    assert taken.dtype == dtype and torch.equal(taken, column[rows])
+    wide = torch.zeros(6, 2, 2, dtype=dtype)
+    batches.put(wide, rows, taken)
+    assert torch.equal(wide[rows], taken) and not wide[[1, 2, 5]].any()
+
+
+def test_rows_of_what_is_trained_on_keep_their_gradients():
+    column = torch.ones(3, 2, requires_grad=True)
+    batches.take(column, torch.tensor([1])).sum().backward()
+    assert torch.equal(column.grad, torch.tensor([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
+
+
+def test_what_is_taken_is_a_copy():
+    column = torch.zeros(3, 2)
+    batches.take(column, torch.arange(3)).fill_(1)
+    assert not column.any()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from torchaug_gen.batch import Images, to_device
+from torchaug_gen.batch import Images, put
 
 # Set in the positions of synthetic items, so that they draw other numbers than the real items at the same places.
 SYNTHETIC = 1 << 62
@@ -54,7 +54,7 @@ def join(parts: Sequence[Rows]) -> list[Rows]:
     joined = tensors[0].new_empty(n, *tensors[0].shape[1:])
     positions = torch.empty(n, dtype=torch.int64)
     for part, images in zip(parts, tensors, strict=True):
-        joined[to_device(part.rows, joined.device)] = images
+        put(joined, part.rows, images)
         positions[part.rows] = part.positions
     return [Rows(joined, torch.arange(n), positions)]
 

@@ -5,7 +5,7 @@ A leaf is found by its *path*, the keys and indices that lead to it. A leaf with
 tensor or array whose first dimension is N, or a list or tuple of N things. All other leaves are constants.
 """
 
-from torchaug_gen.batch.columns import columns, concatenate, is_column, spread, take
+from torchaug_gen.batch.columns import columns, concatenate, is_column, put, spread, take
 from torchaug_gen.batch.describing import describe, describe_leaf
 from torchaug_gen.batch.devices import move, tensors, to_device
 from torchaug_gen.batch.fields import (
@@ -44,6 +44,7 @@ __all__ = [
     "is_images",
     "is_labels",
     "move",
+    "put",
     "replace",
     "show",
     "spread",

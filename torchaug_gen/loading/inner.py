@@ -121,7 +121,7 @@ class Inner:
             return len(self.loader)
         size, drop_last = self.batch_size, self.drop_last
         if isinstance(settings.schedule, ClassSchedule):
-            items = rules.epoch_items(_class_counts(self.loader), settings.schedule)
+            items = rules.epoch_items(class_counts(self.loader), settings.schedule)
             return items // size if drop_last else -(-items // size)
         fractions = settings.schedule.during(epoch)
         splits = rules.rebatch_splits(order.real_items(self.loader), size, fractions, drop_last=drop_last)
@@ -134,7 +134,7 @@ def _regroup(
     return order.regroup(batches, batch_size=batch_size, fractions=schedule.during(epoch), drop_last=drop_last)
 
 
-def _class_counts(loader: Any) -> list[tuple[int, int]]:
+def class_counts(loader: Any) -> list[tuple[int, int]]:
     """Return class and number of the real items of an epoch, or raise ``TypeError`` where they are unknown."""
     sampler: Any = getattr(loader, "sampler", None)
     dataset = getattr(loader, "dataset", None)

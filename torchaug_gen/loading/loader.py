@@ -13,6 +13,7 @@ from torchaug_gen.datasets import check_class_count
 from torchaug_gen.loading.bookmark import Bookmark
 from torchaug_gen.loading.class_source import ClassSource
 from torchaug_gen.loading.composer import Composer
+from torchaug_gen.loading.continuity import continued
 from torchaug_gen.loading.drawing import draw_ahead_of
 from torchaug_gen.loading.epoch_pass import Opened, Pass
 from torchaug_gen.loading.epochs import Epochs, ListeningSampler
@@ -273,7 +274,7 @@ class AugmentedLoader(Generic[Batch]):
         if settings.mixes and settings.schedule.varies and settings.mixing == "rebatch":
             self._notices.of_length(start.epoch, inner.batches)
         reading = self._reader.read(start.epoch, start.position)
-        composer = Composer(settings, device=inner.device)
+        composer = Composer(continued(inner, settings, start.epoch), device=inner.device)
         compose = Resting(composer, settings.synthesizer)
         # Also where the pass is broken off; not before the prefetcher's thread, which it looks out for, may run.
         weakref.finalize(new, compose.end)

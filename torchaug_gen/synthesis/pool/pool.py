@@ -46,8 +46,11 @@ class SyntheticPool(Synthesizer):
 
     The samples at hand are at most ``capacity``, those included that come into use next. A background thread draws
     them, a full chunk at a time, at the rate at which samples are used. What is not there in time is waited for, and
-    counted in :attr:`stats`. The thread ends whenever nothing is left to draw. Every epoch begins anew, with one block
-    of each class, and widens what it chooses from as it goes on.
+    counted in :attr:`stats`. The thread ends whenever nothing is left to draw.
+
+    By itself, every epoch begins anew, with one block of each class, and widens what it chooses from as it goes on.
+    :class:`torchaug_gen.AugmentedLoader` lets epochs of a known length follow each other instead
+    (:meth:`going_on`), so that what is drawn is used as often as was asked in short epochs too.
 
     Its place is the main process, in :class:`torchaug_gen.AugmentedLoader`: in DataLoader workers it is as right, but
     each of them holds and draws samples for itself.
@@ -173,6 +176,20 @@ class SyntheticPool(Synthesizer):
         self._look_ahead(classes, within, lanes, seed=seed, epoch=epoch)
         self.stats.delivered += len(images)
         return to_device(images, self.device)
+
+    def going_on(self, drawn: int) -> Synthesizer:
+        """Return this pool as it is in an epoch that follows others, in which ``drawn`` samples were asked for.
+
+        All that went on so are one long epoch 0: position p is its position ``drawn`` + p. What was counted too high
+        is drawn in vain, and what was counted too low is delivered once more. With ``reuse=1`` nothing changes.
+
+        Raises:
+            ValueError: below 0.
+        """
+        if drawn < 0:
+            raise ValueError(f"drawn must be at least 0, got {drawn}")
+        # Whole turns of the lanes, so that each rank keeps its own.
+        return self if self.reuse == 1 else _GoingOn(self, -(-drawn // self.lanes) * self.lanes)
 
     def rest(self) -> None:
         """Stop drawing ahead, after the block that is being drawn; for whoever ends a pass before its end.
@@ -317,3 +334,22 @@ class _HostSide(Synthesizer):
 
     def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
         return self._pool.draw(labels, seed=seed, epoch=epoch, positions=positions)
+
+
+class _GoingOn(_HostSide):
+    """A pool in an epoch that goes on from where others have left it."""
+
+    def __init__(self, pool: SyntheticPool, drawn: int) -> None:
+        super().__init__(pool)
+        self._drawn = drawn
+
+    @property
+    def synthesizer(self) -> SyntheticPool:
+        return self._pool
+
+    @property
+    def device(self) -> torch.device:
+        return self._pool.device
+
+    def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
+        return self._pool.draw(labels, seed=seed, epoch=0, positions=positions + self._drawn)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchaug_gen.synthesis.drawing import to_device
+from torchaug_gen.batch import put, take
 from torchaug_gen.synthesis.gates.gated import to_host
 
 
@@ -71,11 +71,7 @@ class Shelf:
             return there
         source = torch.from_numpy((places * self._block + within)[there])
         flat = self._images.flatten(0, 1)
-        if there.all() and len(rows) == len(images):
-            torch.index_select(flat, 0, to_device(source, flat.device), out=images)
-        else:
-            target = torch.from_numpy(rows[there])
-            images[to_device(target, images.device)] = flat[to_device(source, flat.device)]
+        put(images, torch.from_numpy(rows[there]), take(flat, source))
         if flat.is_cuda:
             stream = torch.cuda.current_stream(flat.device)
             self._readers.setdefault(stream.cuda_stream, torch.cuda.Event()).record(stream)
