@@ -249,6 +249,9 @@ def test_an_unfinished_training_is_neither_lost_nor_forgotten(run_folder, tmp_pa
     # Options are those of then.
     assert cli.main([*train, "--resume"]) == 0
     assert (out / "weights.safetensors").read_bytes() == (run_folder / "weights.safetensors").read_bytes()
+    capsys.readouterr()
+    assert cli.main([*train, *SMALL]) == 2
+    assert "holds a training that is finished, with 4 steps: go on with --resume and more" in capsys.readouterr().err
     assert cli.main(["train", "gan", *train[2:], "--resume"]) == 2
     assert "a training of another kind or version" in capsys.readouterr().err
     assert cli.main([*train[:4], str(tmp_path / "new"), "--resume"]) == 2

@@ -46,6 +46,7 @@ def add(commands: Commands) -> None:
     )
     option("--image-size", metavar="N", type=int, default=64, help="side in pixels (default: %(default)s)")
     option("--workers", metavar="N", type=int, default=1, help="processes (default: %(default)s)")
+    option("--device", help="where to train, such as cpu or cuda (default: cpu)")
     option("--hours", metavar="X", type=float, help="begin no further cell after so long")
     option("--seed", metavar="N", type=int, help="decides every random number (default: 0)")
     parser.set_defaults(command=_experiment, resumable=True)
@@ -55,7 +56,7 @@ def _experiment(arguments: argparse.Namespace) -> int:
     from torchaug_gen.evaluation.experiment.run import run_experiment
     from torchaug_gen.evaluation.experiment.settings import ExperimentSettings
 
-    names = ("per_class", "arms", "seeds", "steps", "synthetic_fraction", "imbalance", "seed")
+    names = ("per_class", "arms", "seeds", "steps", "synthetic_fraction", "imbalance", "seed", "device")
     given: dict[str, Any] = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     given |= {name: tuple(given[name]) for name in ("per_class", "arms") if name in given}
     settings = ExperimentSettings.quick(**given) if arguments.quick else ExperimentSettings(**given)

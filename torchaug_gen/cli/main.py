@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from torchaug_gen.cli import demo, evaluate, experiment, sample, shards, train
+from torchaug_gen.cli import demo, evaluate, experiment, preview, sample, shards, train
 
 # What a command needs is imported by the command, and so its defaults are spelled out there.
 
@@ -41,6 +41,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"torchaug-gen {version('torchaug_gen')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (demo, train, sample, shards, evaluate, experiment):
+    for module in (demo, train, sample, preview, shards, evaluate, experiment):
         module.add(commands)
     return parser

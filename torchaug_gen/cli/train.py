@@ -92,7 +92,7 @@ def add(commands: Commands) -> None:
         again.add_argument(
             "--resume", action="store_true", help="go on from RUN's newest checkpoint, with the options of then"
         )
-        again.add_argument("--overwrite", action="store_true", help="start anew where RUN holds an unfinished training")
+        again.add_argument("--overwrite", action="store_true", help="start anew where RUN holds a training")
         parser.set_defaults(command=_train, kind=kind, resumable=True)
 
 
@@ -109,7 +109,7 @@ def _train(arguments: argparse.Namespace) -> int:
             raise ValueError(f"{out} holds a training of another kind or version, which differs in {other}")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()} | values
     elif not arguments.overwrite:
-        _check_finished(out)
+        _check_free(out)
     train(_training_data(arguments.data), config_type(**values), out=out, resume=arguments.resume)
     print(f"{out} is trained; torchaug-gen sample {out} --out grid.png draws from it")
     return 0
@@ -135,14 +135,18 @@ def _training_data(path: str) -> Any:
     return ShardStream(path, fields=("jpg;jpeg;png;webp;gif", "cls"))
 
 
-def _check_finished(out: Path) -> None:
+def _check_free(out: Path) -> None:
     """Raise ``FileExistsError`` where a training would be lost."""
     from torchaug_gen.synthesis.training.checkpoints import newest
     from torchaug_gen.synthesis.training.loop import read_settings
 
     found = newest(out)
-    if found is not None and 0 < found[1].step < (steps := read_settings(out)["steps"]):
-        raise FileExistsError(
-            f"{out} holds a training that stopped after step {found[1].step} of {steps}: go on with --resume, or start "
-            "anew with --overwrite"
-        )
+    if found is None or not found[1].step:
+        return
+    step, steps = found[1].step, read_settings(out)["steps"]
+    state = f"stopped after step {step} of {steps}" if step < steps else f"is finished, with {steps} steps"
+    more = "" if step < steps else " and more --steps"
+    raise FileExistsError(
+        f"{out} holds a training that {state}: go on with --resume{more}, start anew with --overwrite, or name another "
+        "--out"
+    )
