@@ -11,7 +11,7 @@ import torchaug_gen
 
 ROOT = Path(torchaug_gen.__file__).parent
 LAYERS = [
-    {"seeded", "ranks", "epoch", "rng", "wrapped", "labels", "pixels", "batch", "mixing", "schedules"},
+    {"seeded", "ranks", "epoch", "rng", "rng_kernels", "wrapped", "labels", "pixels", "batch", "mixing", "schedules"},
     {"augment"},
     {"synthesis"},
     {"datasets", "folder", "shards"},

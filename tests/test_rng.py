@@ -42,6 +42,14 @@ def test_tensors_and_arrays_give_the_same_words(counters, seed):
     assert all(np.array_equal(array, tensor.numpy()) for array, tensor in zip(arrays, tensors, strict=True))
 
 
+@given(SEEDS, EPOCHS, st.lists(st.integers(0, 2**63 - 1), max_size=8), st.integers(0, 9))
+@settings(max_examples=100, deadline=None)
+def test_compiled_words_are_the_same(seed, epoch, positions, blocks):
+    column, key = np.array(positions, np.int64).reshape(-1, 1), (seed & (2**32 - 1), seed >> 32)
+    compiled = rng._compiled_words(column, blocks, epoch, key)
+    assert compiled.dtype == np.int64 and np.array_equal(compiled, rng._host_words(column, blocks, epoch, key))
+
+
 @given(SEEDS, EPOCHS, st.lists(POSITIONS, min_size=1, max_size=8), st.integers(1, 9))
 @settings(max_examples=30, deadline=None)
 def test_a_number_depends_on_its_address_alone(seed, epoch, positions, count):

@@ -1,0 +1,24 @@
+"""The Numba kernel of :mod:`torchaug_gen.rng`, for processes that run Numba anyway."""
+
+# Numba infers the types.
+# mypy: ignore-errors
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def fill_words(words, positions, epoch, key0, key1):
+    """Fill ``words`` ``(N, blocks, 4)`` int64 with the Philox4x32-10 blocks 0, 1, … of ``positions`` ``(N,)`` int64."""
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for row in range(words.shape[0]):
+        position = np.uint64(positions[row])
+        for block in range(words.shape[1]):
+            c0, c1, c2, c3 = np.uint64(block), position & low, position >> half, np.uint64(epoch)
+            k0, k1 = np.uint64(key0), np.uint64(key1)
+            for _ in range(10):
+                p0, p1 = c0 * np.uint64(0xD2511F53), c2 * np.uint64(0xCD9E8D57)
+                c0, c1, c2, c3 = (p1 >> half) ^ c1 ^ k0, p1 & low, (p0 >> half) ^ c3 ^ k1, p0 & low
+                k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
+            words[row, block, 0], words[row, block, 1] = np.int64(c0), np.int64(c1)
+            words[row, block, 2], words[row, block, 3] = np.int64(c2), np.int64(c3)
