@@ -24,6 +24,10 @@ def plot(path: Path) -> Path | None:
         ValueError: the file is malformed.
     """
     document = common.load(path)
+    if "models" in document["results"]:
+        from benchmarks import synthesis
+
+        return synthesis.plot(path)
     timed = list(schema.cases(document))
     curves = document["results"].get("curves", {})
     if not timed and not curves:

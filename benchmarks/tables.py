@@ -91,6 +91,31 @@ def simple(name: str, *, against: str) -> Callable[[], str]:
     return written
 
 
+_MEASURES = {
+    "KID": ("KID-effnet", ".3f"),
+    "FD, classifier's features": ("FD-clf", ".2f"),
+    "recall": ("recall-effnet", ".2f"),
+    "label agreement": ("label agreement", ".1%"),
+    "CPU seconds": ("cpu_seconds", ".0f"),
+}
+
+
+def synthesis(name: str) -> Callable[[], str]:
+    """Return what writes the table of trained generators: a line for each, real images first."""
+
+    def written() -> str:
+        results = common.load(common.RESULTS / f"{name}.json")["results"]
+        lines = {"other real images": results["real images"]}
+        lines |= {model: found["median"] for model, found in results["models"].items()}
+        body = [
+            [model, *(format(row[key], form) if key in row else "–" for key, form in _MEASURES.values())]
+            for model, row in lines.items()
+        ]
+        return rows(["generator", *_MEASURES], body)
+
+    return written
+
+
 def _ratio(row: Mapping[str, Any]) -> str:
     return "too noisy" if row["too_noisy"] else f"{row['ratio_to_baseline']:.2f} ×"
 
@@ -109,4 +134,6 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "sampling": simple("sampling-cpu", against="against {}"),
     "loader": simple("loader-cpu", against="against {}"),
     "shards": simple("shards-cpu", against="against {}"),
+    "synthesis-photographs": synthesis("synthesis-photographs-cpu"),
+    "synthesis-fashion-mnist": synthesis("synthesis-fashion-mnist-cpu"),
 }
