@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -173,21 +173,7 @@ def _mosaic(folder: Path, options: dict[str, Any]) -> Iterable[Any]:
     return DataLoader(data, **options)
 
 
-def resident(pid: int) -> int:
-    """Return the bytes that a process and its children hold, pages that they share counted once; 0 when it is gone."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, ProcessLookupError):
-        return 0
-    own = next((int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return own + sum(resident(int(child)) for child in children)
-
-
 def quiet() -> None:
     """Keep libraries from using more threads than a worker has cores."""
     torch.set_num_threads(1)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-Work = Callable[[], int]

@@ -5,21 +5,25 @@ names it (its ``train``, where there is one). Four questions:
 
 - *reading*: decoded uint8 images, in a shuffled order, with 0 and 2 workers, beside plain webdataset, files in
   folders, litdata and mosaicml-streaming where they are installed.
-- *memory*: the most that a reader's processes hold, each in a new process, shared pages counted once.
 - *mixing*: :class:`AugmentedLoader` over a stream, with a fused crop, with and without three tenths of images that a
   generator draws live, through a pool.
+- *memory*: the most that a reader's processes hold, each in a new process, shared pages counted once.
 - *resume*: seconds until the first batch in the middle of 10,000 samples, beside those at the start.
+
+Every contestant is a loader that is kept, and goes from epoch to epoch as in a training; the first epoch is not
+counted. Images per second are those of the clock, and suffer where other programs run; milliseconds of processor time
+per image, of the process and its workers together, suffer less.
 """
 
 import argparse
+import gc
 import json
 import os
-import subprocess
-import sys
+import resource
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,67 +34,86 @@ from torch.utils.data import DataLoader
 
 from benchmarks import common, plots
 from benchmarks.loader import counted
-from benchmarks.shard_readers import NAMES, NOTES, OURS, PLAIN, prepare, quiet, read, resident
-from torchaug_gen import JpegFolder
+from benchmarks.shard_memory import peak
+from benchmarks.shard_readers import NAMES, NOTES, OURS, PLAIN, prepare, quiet, read
+from torchaug_gen import JpegFolder, ShardStream
 
 PACKAGES = ("webdataset", "litdata", "mosaicml-streaming", "pillow")
 
-_EVERY_S = 0.02
 _SAMPLES = 10_000
-_OFF, _ON = "mixing off", "pool .3, drawn live, reuse 16"
+_FRACTION, _REUSE = 0.3, 16
+_OFF, _ON = "mixing off", f"pool {_FRACTION}, drawn live, reuse {_REUSE}"
+
+
+class Metered:
+    """A contestant that goes through one more epoch at each call, and notes what that costs.
+
+    Args:
+        loader: kept from call to call.
+
+    Attributes:
+        costs: milliseconds of processor time per image of each epoch, of this process and the workers that it started.
+    """
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+        self.costs: list[float] = []
+
+    def __call__(self) -> int:
+        """Go through an epoch, and return how many images it had."""
+        dataset = getattr(self._loader, "dataset", None)
+        if isinstance(dataset, ShardStream):
+            dataset.set_epoch(len(self.costs))
+        before = _processor_seconds()
+        images = counted(self._loader)
+        # Workers are counted once they have ended.
+        gc.collect()
+        self.costs.append((_processor_seconds() - before) / images * 1e3)
+        return images
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(use.ru_utime + use.ru_stime for use in used)
+
+
+def timed(loaders: dict[str, Iterable[Any]], *, rounds: int, baseline: str, **about: Any) -> dict[str, Any]:
+    """Return a case, with the processor time of an image beside the rates."""
+    contestants = {name: Metered(loader) for name, loader in loaders.items()}
+    rates = common.interleave(contestants, rounds=rounds)
+    costs = {name: round(statistics.median(metered.costs[1:]), 4) for name, metered in contestants.items()}
+    return common.case(rates, baseline=baseline, processor_ms=costs, **about)
 
 
 def reading(folder: Path, photographs: Path, absent: dict[str, str], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a case for each number of workers."""
     results = {}
     for workers in arguments.workers:
-        options = {"workers": workers, "batch_size": arguments.batch_size}
-        contestants: dict[str, Callable[[], int]] = {}
-        for name in NAMES:
-            if name not in absent:
-                contestants[name] = partial(_counted, name, folder, photographs, options)
-        rates = common.interleave(contestants, rounds=arguments.rounds)
-        results[f"reading, workers={workers}"] = common.case(
-            rates, baseline=PLAIN if PLAIN in contestants else OURS, notes=NOTES, absent=absent
+        loaders = {
+            name: read(name, folder, photographs, workers=workers, batch_size=arguments.batch_size)
+            for name in NAMES
+            if name not in absent
+        }
+        results[f"reading, workers={workers}"] = timed(
+            loaders,
+            rounds=arguments.rounds,
+            baseline=PLAIN if PLAIN in loaders else OURS,
+            notes=NOTES,
+            absent=absent,
         )
     return results
 
 
-def _counted(name: str, folder: Path, photographs: Path, options: dict[str, Any]) -> int:
-    return counted(read(name, folder, photographs, **options))
-
-
 def memory(folder: Path, photographs: Path, absent: dict[str, str], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the most MiB that each reader's processes hold during a pass, and what importing alone takes."""
-    found: dict[str, Any] = {"unit": "MiB"}
-    for workers in arguments.workers[-1:] if arguments.quick else arguments.workers:
-        names = [name for name in NAMES if name not in absent]
-        found[f"workers={workers}"] = {
-            name: _peak(name, folder, photographs, workers, arguments.batch_size) for name in ("nothing", *names)
-        }
-    return found
-
-
-def _peak(name: str, folder: Path, photographs: Path, workers: int, batch_size: int) -> float:
-    told = json.dumps([name, str(folder), str(photographs), workers, batch_size])
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.shards", "--hold", told], stdout=subprocess.DEVNULL)
-    most = 0
-    while process.poll() is None:
-        most = max(most, resident(process.pid))
-        time.sleep(_EVERY_S)
-    if process.returncode:
-        raise RuntimeError(f"{name} ended with status {process.returncode}")
-    return round(most / 2**20, 1)
-
-
-def hold(name: str, folder: str, photographs: str, workers: int, batch_size: int) -> None:
-    """Read everything once, in a process of its own that is measured from outside."""
-    if name != "nothing":
-        counted(read(name, Path(folder), Path(photographs), workers=workers, batch_size=batch_size))
+    workers = arguments.workers[-1]
+    names = [name for name in ((OURS, PLAIN) if arguments.quick else NAMES) if name not in absent]
+    found = {name: peak(name, folder, photographs, workers, arguments.batch_size) for name in ("nothing", *names)}
+    return {"unit": "MiB", f"workers={workers}": found}
 
 
 def write_many(folder: Path, photographs: Path) -> None:
-    """Write 10,000 samples, so that an epoch is long against the filling of a pool, and its middle far."""
+    """Write 10,000 samples, so that the middle of an epoch is far from its start."""
     from torchaug_gen.shards.files import ImageFiles
     from torchaug_gen.shards.write import write_shards
 
@@ -105,29 +128,46 @@ def mixing(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a case for each number of workers."""
     from torchvision.transforms import v2
 
-    from torchaug_gen import AugmentedLoader, ShardStream, SyntheticPool, fuse
+    from torchaug_gen import AugmentedLoader, SyntheticPool, fuse
 
     crop: list[nn.Module] = [v2.RandomResizedCrop(96, antialias=True), v2.RandomHorizontalFlip()]
     fused, drawn = fuse([*crop, v2.Normalize([0.5] * 3, [0.25] * 3)]), generator()
 
-    def deliver(workers: int, **options: Any) -> int:
-        stream = ShardStream(folder / "many", batch_size=arguments.batch_size)
+    def loader(workers: int, **options: Any) -> Any:
+        stream = ShardStream(folder / "tar", batch_size=arguments.batch_size)
         inner = DataLoader(stream, arguments.batch_size, num_workers=workers, collate_fn=JpegFolder.collate)
-        return counted(AugmentedLoader(inner, fused, seed=0, **options))
+        return AugmentedLoader(inner, fused, seed=0, **options)
 
-    def mixed(workers: int) -> int:
-        # A pool that is kept would have the samples of the round before.
-        pool = SyntheticPool(drawn, capacity=640, reuse=16)
-        return deliver(workers, synthesizer=pool, synthetic_fraction=0.3)
-
-    results = {}
+    results: dict[str, Any] = {}
     for workers in arguments.workers:
-        contestants: dict[str, Callable[[], int]] = {_OFF: partial(deliver, workers), _ON: partial(mixed, workers)}
-        rates = common.interleave(contestants, rounds=arguments.rounds)
-        results[f"mixing, workers={workers}"] = common.case(
-            rates, baseline=_OFF, notes={_ON: "counts synthetic images too"}
+        # Kept, and filled in the first epoch: from then on it draws an image for each sixteen that it gives.
+        pool = SyntheticPool(drawn, capacity=640, reuse=_REUSE)
+        mixed = loader(workers, synthesizer=pool, synthetic_fraction=_FRACTION)
+        results[f"mixing, workers={workers}"] = timed(
+            {_OFF: loader(workers), _ON: mixed},
+            rounds=arguments.rounds,
+            baseline=_OFF,
+            notes={_ON: "counts synthetic images too"},
         )
+    results["drawing"] = drawing_alone(drawn)
     return results
+
+
+def drawing_alone(drawn: Any) -> dict[str, Any]:
+    """Return what the generator itself costs: the part of mixing that no loader can save."""
+    labels, positions = torch.arange(64) % 10, torch.arange(64)
+    costs = []
+    for _ in range(5):
+        start = time.process_time()
+        drawn.sample(labels=labels, positions=positions)
+        costs.append((time.process_time() - start) / len(labels) * 1e3)
+    cost = statistics.median(costs)
+    shared = cost * _FRACTION / _REUSE
+    return {
+        "unit": "ms of processor time",
+        "per image drawn": round(cost, 4),
+        f"per image delivered, at fraction {_FRACTION} and reuse {_REUSE}": round(shared, 4),
+    }
 
 
 def generator() -> Any:
@@ -155,7 +195,7 @@ def generator() -> Any:
 
 def resume(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the seconds until the first batch of 10,000 samples, from the start and from a saved middle."""
-    from torchaug_gen import AugmentedLoader, ShardStream
+    from torchaug_gen import AugmentedLoader
 
     def loader(workers: int) -> Any:
         stream = ShardStream(folder / "many", batch_size=arguments.batch_size)
@@ -172,7 +212,7 @@ def resume(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             made.load_state_dict(state)
         next(batches := iter(made))
         seconds = time.perf_counter() - begin
-        batches.close()
+        del batches
         return seconds
 
     found: dict[str, Any] = {"unit": "seconds until the first batch", "samples": _SAMPLES}
@@ -181,7 +221,7 @@ def resume(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         batches = iter(made)
         consume(islice(batches, _SAMPLES // 2 // arguments.batch_size))
         state = json.loads(json.dumps(made.state_dict()))
-        batches.close()
+        del batches
         times: dict[str, list[float]] = {"from the start": [], "from the middle": []}
         for _ in range(max(3, arguments.rounds)):
             times["from the start"].append(round(first(workers, None), 4))
@@ -201,23 +241,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
     option("photographs", type=Path, nargs="?", help="JPEG files, a folder for each class")
-    option("--rounds", type=int, default=7, help="how often each contestant is measured (default: 7)")
+    option("--rounds", type=int, default=5, help="how often each contestant is measured (default: 5)")
     option("--workers", type=int, nargs="+", default=[0, 2], help="DataLoader workers (default: 0 2)")
     option("--batch-size", type=int, default=64, help="images at a time (default: 64)")
     option(
         "--quick",
         action="store_true",
-        help="few rounds, a third of the photographs, memory with the last number of workers only",
+        help="two rounds, a third of the photographs, memory of two readers only",
     )
     option("--out", type=Path, help="JSON file to write (default: results/shards-cpu.json beside this file)")
-    option("--hold", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     quiet()
-    if arguments.hold:
-        hold(*json.loads(arguments.hold))
-        return
     if arguments.quick:
-        arguments.rounds = 3
+        arguments.rounds = 2
     photographs = folder_of(arguments.photographs)
     named = f"{photographs.parent.name}/{photographs.name}"
     with tempfile.TemporaryDirectory() as scratch:
@@ -225,17 +261,25 @@ def main() -> None:
         photographs = third(photographs, folder / "photographs") if arguments.quick else photographs
         absent = prepare(folder, photographs)
         write_many(folder, photographs)
-        results = reading(folder, photographs, absent, arguments) | mixing(folder, arguments)
-        for name, case in results.items():
-            print(f"{name}\n{common.table(case['summary'], unit='images/s')}\n", flush=True)
-        results["memory"] = memory(folder, photographs, absent, arguments)
-        results["resume"] = resume(folder, arguments)
-    for name in ("memory", "resume"):
-        print(f"{name}\n{json.dumps(results[name], indent=1)}\n", flush=True)
+        results = shown(reading(folder, photographs, absent, arguments)) | shown(mixing(folder, arguments))
+        results |= shown({"memory": memory(folder, photographs, absent, arguments)})
+        results |= shown({"resume": resume(folder, arguments)})
     settings = vars(arguments) | {"photographs": named}
-    settings = {name: value for name, value in settings.items() if name not in ("hold", "out")}
+    settings = {name: value for name, value in settings.items() if name != "out"}
     path = common.save("shards", settings, results, unit="images/s", packages=PACKAGES, path=arguments.out)
     print(f"written to {path}, drawn in {plots.plot(path)}")
+
+
+def shown(results: dict[str, Any]) -> dict[str, Any]:
+    """Print results, and return them."""
+    for name, result in results.items():
+        if "summary" in result:
+            said = common.table(result["summary"], unit="images/s")
+            said += f"\nms of processor time per image: {json.dumps(result['processor_ms'])}"
+        else:
+            said = json.dumps(result, indent=1)
+        print(f"{name}\n{said}\n", flush=True)
+    return results
 
 
 def third(photographs: Path, folder: Path) -> Path:

@@ -1,15 +1,17 @@
 import io
 import json
 import struct
+import sys
 import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shard_files import encoded
+from shard_files import encoded, sample, tar
 
 from torchaug_gen.shards.decode import MAX_PIXELS, UndecodableError, decode
+from torchaug_gen.shards.stream import ShardStream
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
 RGB, RGBA = Image.fromarray(PIXELS[..., :3]), Image.fromarray(PIXELS)
@@ -125,3 +127,13 @@ def test_other_damage_has_a_kind(extension, content, kind):
     with pytest.raises(UndecodableError) as caught:
         decode(extension, content)
     assert caught.value.kind == kind
+
+
+def test_a_stream_of_images_has_their_decoder_before_workers_start(tmp_path, monkeypatch):
+    # Workers are forked in each epoch: what the process has not imported, each of them imports anew.
+    (tmp_path / "0.tar").write_bytes(tar(sample(1)))
+    monkeypatch.delitem(sys.modules, "torchvision.io")
+    ShardStream(tmp_path, fields=("cls", "seg.npy"))
+    assert "torchvision.io" not in sys.modules
+    ShardStream(tmp_path, fields=("cls", "mask.jpg;png"))
+    assert "torchvision.io" in sys.modules

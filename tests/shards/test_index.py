@@ -24,6 +24,26 @@ def test_it_says_where_the_bytes_are_and_survives_its_file(tmp_path):
             label += 1
 
 
+@pytest.mark.parametrize("damage", [b"", b"[broken\n"])
+def test_classes_that_an_earlier_index_knew_are_kept(tmp_path, damage):
+    make_shards(tmp_path, [3])
+    index_folder(tmp_path, classes=["cat", "dog", "emu"])
+    with (tmp_path / INDEX_NAME).open("ab") as file:
+        file.write(damage)
+    (tmp_path / "new.tar").write_bytes(tar(sample(2, "more")))
+    index = index_folder(tmp_path)
+    assert index.classes == ("cat", "dog", "emu") and len(index.shards) == 2
+    assert ShardStream(tmp_path).classes == ("cat", "dog", "emu")
+    assert index_folder(tmp_path, classes=["a", "b", "c"]).classes == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("header", ["", "[]", "{}", '{"format": "other", "classes": ["x"]}', "\xff{"])
+def test_classes_of_something_else_are_not_taken(tmp_path, header):
+    make_shards(tmp_path, [3])
+    (tmp_path / INDEX_NAME).write_text(header)
+    assert index_folder(tmp_path).classes is None
+
+
 def test_it_keeps_what_is_strange_about_a_sample(tmp_path):
     one = sample(1)
     (tmp_path / "0.tar").write_bytes(tar([*one, one[0], ("ü\udcff.CLS", b"2"), ("x.cls", b"3")]))

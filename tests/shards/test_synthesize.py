@@ -78,6 +78,16 @@ def test_the_union_does_not_depend_on_the_number_of_ranks(tmp_path, whole, count
     assert contents(tmp_path) == contents(whole) and len(contents(whole)) == 8
 
 
+def test_webdataset_reads_what_is_drawn(whole):
+    shards = sorted(map(str, whole.glob("*.tar")))
+    theirs = webdataset.WebDataset(shards, shardshuffle=False, empty_check=False).decode("torchrgb8")
+    read = list(theirs.to_tuple("png", "cls", "json", "__key__"))
+    ours = items(whole, "png", "cls", "json", "__key__")
+    assert len(read) == len(ours) == OPTIONS["n"]
+    for (image, *told), (mine, *own) in zip(read, ours, strict=True):
+        assert torch.equal(torch.as_tensor(image), mine) and told == own
+
+
 def test_ranks_that_share_no_folder_give_the_same_shards(tmp_path, whole):
     for index in range(2):
         made = synthesize_shards(synthesizer(), tmp_path / str(index), gates=gates(), share=Share(index, 2), **OPTIONS)

@@ -194,6 +194,38 @@ def test_a_classifier_is_put_into_evaluation_mode_and_runs_on_full_chunks(untouc
     assert set(net.rows) == {13}
 
 
+@pytest.mark.parametrize(
+    ("make", "low", "high"),
+    [
+        (lambda: by_class(threshold=0.6), 0.6, 1.0),
+        (lambda: SharpnessGate(low=1.2, high=2.0), 1.2, 2.0),
+        (lambda: NeighbourGate(torch.zeros(3, *SHAPE), low=0.9, high=1.2), 0.9, 1.2),
+    ],
+)
+def test_scores_are_what_a_gate_decides_by(make, low, high):
+    shape = (1, 6, 6) if isinstance(make(), SharpnessGate) else SHAPE
+    images = torch.rand(64, *shape, generator=torch.Generator().manual_seed(0))
+    labels = images.flatten(1).argmax(1) if shape == SHAPE else None
+    scores = make().scores(images, labels)
+    passed = make().passes(images, labels, seed=0, epoch=0, positions=torch.arange(64))
+    assert scores.shape == (64,) and 0 < passed.sum() < 64
+    assert torch.equal(passed, (scores >= low) & (scores <= high))
+
+
+def test_a_score_is_that_of_the_label_that_was_asked_for():
+    images = torch.tensor([[0.9, 0.1, 0.1, 0.1]]).view(1, *SHAPE)
+    scores = torch.cat([by_class().scores(images, torch.tensor([label])) for label in range(4)])
+    assert torch.equal(scores, torch.softmax(images.flatten() * 20, 0)) and by_class().scores(images) == scores[0]
+
+
+def test_a_rejection_score_is_the_chance_to_pass():
+    gate = DiscriminatorGate(Score(-1.0, 0.0), highest=0.0)
+    images = torch.zeros(4000, 1, 1, 1)
+    passed = gate.passes(images, None, seed=0, epoch=0, positions=torch.arange(4000))
+    chance = gate.scores(images[:1])
+    assert 0.3 < chance < 0.4 and passed.float().mean() == pytest.approx(float(chance), abs=0.03)
+
+
 def test_normalisation_is_the_classifiers_own():
     net = Quadrant(1.0)
     seen = []

@@ -138,12 +138,9 @@ def _write(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from torchaug_gen.shards.index import INDEX_NAME, index_folder
+    from torchaug_gen.shards.index import index_folder
 
-    folder = Path(arguments.folder)
-    # Classes that an earlier index knew are not in the shards, and would be lost.
-    known = _read_index(folder).classes if (folder / INDEX_NAME).is_file() else None
-    index = index_folder(folder, classes=arguments.classes or known)
+    index = index_folder(arguments.folder, classes=arguments.classes)
     samples = sum(shard.samples for shard in index.shards)
     print(f"{samples} samples in {_shards(len(index.shards))} in {arguments.folder}")
     return 0

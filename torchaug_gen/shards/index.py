@@ -169,7 +169,8 @@ def index_folder(folder: str | Path, *, classes: Sequence[str] | None = None) ->
 
     Args:
         folder: a local one.
-        classes: the names of the classes in the order of their labels.
+        classes: the names of the classes in the order of their labels. Where they are left out, those of an earlier
+            index are kept: shards themselves do not hold them.
 
     Raises:
         FileNotFoundError: no shard there.
@@ -182,7 +183,7 @@ def index_folder(folder: str | Path, *, classes: Sequence[str] | None = None) ->
         raise FileNotFoundError(f"the folder {str(folder)!r} holds no *.tar")
     # disable=None: no bar where the output is no terminal.
     found = [index_shard(path) for path in tqdm(paths, unit="shard", delay=2.0, disable=None)]
-    return write_index(Path(folder), found, classes)
+    return write_index(Path(folder), found, _known_classes(Path(folder) / INDEX_NAME) if classes is None else classes)
 
 
 def write_index(folder: Path, found: Iterable[tuple[Shard, bytes]], classes: Sequence[str] | None) -> ShardIndex:
@@ -192,6 +193,17 @@ def write_index(folder: Path, found: Iterable[tuple[Shard, bytes]], classes: Seq
     with whole_or_not(folder / INDEX_NAME) as file:
         file.write(index.to_bytes())
     return index
+
+
+def _known_classes(path: Path) -> list[str] | None:
+    """Return the classes that an index tells of, also where it is damaged behind its first line."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.readline(MAX_INDEX_BYTES))
+        classes = header["classes"] if header["format"] == _FORMAT else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return [str(name) for name in classes] if isinstance(classes, list) else None
 
 
 class _Hashed:

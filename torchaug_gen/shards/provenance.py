@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.digests import digest
-from torchaug_gen.synthesis.gates import ClassifierGate, GatedSynthesizer, NeighbourGate, SharpnessGate
+from torchaug_gen.synthesis.gates import GatedSynthesizer
 from torchaug_gen.synthesis.gates.gate import Gate, as_gates
-from torchaug_gen.synthesis.gates.sharpness import sharpness
 from torchaug_gen.synthesis.gates.stats import GateStats
 from torchaug_gen.synthesis.gates.view import View
 from torchaug_gen.synthesis.runs import SUMS
@@ -116,25 +114,15 @@ class _Passed:
 
 
 def found_by(gate: Gate, images: Tensor, labels: Tensor | None) -> Tensor | None:
-    """Return the number that a gate decides by, ``(N,)``, or ``None`` of a gate that has none or does not say it.
-
-    A gate of the user's own says it with a method ``scores(images, labels)``.
+    """Return the number that a gate decides by, ``(N,)`` float64 on the CPU, or ``None`` of a gate that has none.
 
     Args:
-        gate: it let these images through.
+        gate: says it with a method ``scores(images, labels)``, as those of the package do.
         images: ``(N, C, H, W)`` in [0, 1].
         labels: ``(N,)``, or ``None``.
     """
-    if hasattr(gate, "scores"):
-        return torch.as_tensor(gate.scores(images, labels)).double().cpu()
-    if isinstance(gate, SharpnessGate):
-        return sharpness(images).double().cpu()
-    if isinstance(gate, NeighbourGate):
-        return gate.distances(images).double().cpu()
-    if isinstance(gate, ClassifierGate):
-        # The probability of the label, which is the largest, since the image passed.
-        return gate._view(convert(images, torch.float32)).softmax(dim=1).max(dim=1).values.double().cpu()
-    return None
+    scores = getattr(gate, "scores", None)
+    return torch.as_tensor(scores(images, labels)).double().cpu() if callable(scores) else None
 
 
 def describe_gate(gate: Gate) -> dict[str, Any]:

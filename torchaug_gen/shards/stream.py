@@ -15,7 +15,7 @@ from torchaug_gen.ranks import Share, rank
 from torchaug_gen.shards.cache import ShardCache
 from torchaug_gen.shards.catalogue import find_catalogue
 from torchaug_gen.shards.dealing import Consumer, Remainder, share_of_total
-from torchaug_gen.shards.decode import UndecodableError
+from torchaug_gen.shards.decode import UndecodableError, load_decoder
 from torchaug_gen.shards.faults import KINDS, Faults
 from torchaug_gen.shards.fields import parse_fields
 from torchaug_gen.shards.items import item_of
@@ -115,6 +115,7 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
         self._even, self._batch_size = even, batch_size
         self._shards = expand(urls, allow_pipe=allow_pipe)
         self._catalogue = find_catalogue(self._shards, index)
+        load_decoder(self._wanted)
         self._cache = None if cache_dir is None else ShardCache(cache_dir, int(cache_gib * (1 << 30)))
         self._epoch = SharedEpoch()
         self._faults = Faults(skip=on_error == "skip", most_in_a_row=errors_in_a_row)

@@ -48,18 +48,31 @@ class ClassifierGate:
 
     def passes(self, images: Tensor, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
         """Return which images the classifier agrees with; see :meth:`Gate.passes`."""
-        logits = self._view(images, seed=seed, epoch=epoch)
-        if logits.ndim != 2:
-            raise ValueError(f"the classifier must return logits (N, K), got {tuple(logits.shape)}")
-        confidence, classes = logits.softmax(dim=1).max(dim=1)
+        confidence, classes = self._probabilities(images, seed=seed, epoch=epoch).max(dim=1)
         # NaN is never sure, and so never passes.
         sure = confidence >= self.threshold
         return sure if labels is None else sure & (classes == labels)
+
+    def scores(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the probability of each image's label, ``(N,)`` float32; without labels, of the likeliest class.
+
+        Args:
+            images: ``(N, C, H, W)`` uint8 or in [0, 1].
+            labels: ``(N,)`` int64 beside them, or ``None``.
+        """
+        probabilities = self._probabilities(images)
+        return probabilities.amax(dim=1) if labels is None else probabilities.gather(1, labels[:, None])[:, 0]
 
     def to(self, device: torch.device | str) -> Self:
         """Move the classifier to a device and return the gate."""
         self._view.to(device)
         return self
+
+    def _probabilities(self, images: Tensor, *, seed: int = 0, epoch: int = 0) -> Tensor:
+        logits = self._view(images, seed=seed, epoch=epoch)
+        if logits.ndim != 2:
+            raise ValueError(f"the classifier must return logits (N, K), got {tuple(logits.shape)}")
+        return logits.softmax(dim=1)
 
     def __repr__(self) -> str:
         return f"ClassifierGate({type(self._view.net).__name__}, threshold={self.threshold})"

@@ -148,10 +148,18 @@ class DiscriminatorGate:
 
     def passes(self, images: Tensor, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
         """Return which images pass; see :meth:`Gate.passes`."""
-        scores = _scores(self._view, images, labels if self.conditional else None, seed=seed, epoch=epoch)
-        chances = torch.sigmoid(self._odds(self.slope * scores.double() + self.offset))
+        chances = self._chances(images, labels, seed=seed, epoch=epoch)
         draws = rng.uniform(seed, "gates.discriminator", epoch, positions, dtype=torch.float64)
         return to_device(draws, images.device) < chances
+
+    def scores(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the chance of each image to pass, ``(N,)`` float64 in [0, 1].
+
+        Args:
+            images: ``(N, C, H, W)`` uint8 or in [0, 1].
+            labels: ``(N,)`` int64 beside them, if ``conditional``.
+        """
+        return self._chances(images, labels)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the discriminator to a device and return the gate."""
@@ -163,6 +171,10 @@ class DiscriminatorGate:
             f"DiscriminatorGate({type(self._view.net).__name__}, highest={self.highest:.4g}, gamma={self.gamma:.4g}, "
             f"slope={self.slope:.4g}, offset={self.offset:.4g})"
         )
+
+    def _chances(self, images: Tensor, labels: Tensor | None, *, seed: int = 0, epoch: int = 0) -> Tensor:
+        scores = _scores(self._view, images, labels if self.conditional else None, seed=seed, epoch=epoch)
+        return torch.sigmoid(self._odds(self.slope * scores.double() + self.offset))
 
     def _odds(self, logits: Tensor) -> Tensor:
         """Return F, in float64; an image better than any before it is as good as the best."""

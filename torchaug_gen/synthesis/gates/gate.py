@@ -12,7 +12,8 @@ class Gate(Protocol):
 
     A decision may depend on nothing but the image, its label, and (seed, epoch, position): what is tested with it
     must not matter. Networks therefore run on chunks of one size, and random decisions come from
-    :mod:`torchaug_gen.rng`. A gate that holds modules has ``to(device)`` too.
+    :mod:`torchaug_gen.rng`. A gate that holds modules has ``to(device)`` too, and one that decides by a number may tell
+    it: ``scores(images, labels)`` returns ``(N,)``, which shards of synthetic samples keep beside each image.
     """
 
     def passes(self, images: Tensor, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:

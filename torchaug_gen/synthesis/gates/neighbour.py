@@ -113,6 +113,10 @@ class NeighbourGate:
         distances = self.distances(images)
         return (distances >= self.low) & (distances <= self.high)
 
+    def scores(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the distances of images ``(N, C, H, W)``; see :meth:`distances`."""
+        return self.distances(images)
+
     def to(self, device: torch.device | str) -> Self:
         """Move features and training images to a device and return the gate."""
         self._view.to(device)

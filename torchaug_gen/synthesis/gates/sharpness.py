@@ -47,8 +47,12 @@ class SharpnessGate:
 
     def passes(self, images: Tensor, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
         """Return which images are as sharp as real ones; see :meth:`Gate.passes`."""
-        values = sharpness(images)
+        values = self.scores(images, labels)
         return (values >= self.low) & (values <= self.high)
+
+    def scores(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the sharpness of images ``(N, C, H, W)``, ``(N,)`` float32; see :func:`sharpness`."""
+        return sharpness(images)
 
     def __repr__(self) -> str:
         return f"SharpnessGate(low={self.low:.4g}, high={self.high:.4g})"
