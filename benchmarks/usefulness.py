@@ -28,16 +28,16 @@ from torchaug_gen.evaluation.experiment.settings import ExperimentSettings
 from torchaug_gen.synthesis.training.data import TrainingImages
 
 SIZES = (20, 50, 10, 100)
-CORE = ("augmented", "real", "vae", "vary-residual", "gated")
+CORE = ("augmented", "real", "vae", "vary-residual", "gated-vary", "oversampled")
 # What else may help, and what tells how much there was to gain.
 FURTHER = (
     *CORE,
+    "gated",
     "extra-real",
     "interpolate-residual",
     "gated-pretrained",
     "vae-half-weight",
     "vae-own-norm",
-    "oversampled",
     "vary",
     "only-vae",
 )

@@ -56,7 +56,7 @@ def test_real_against_real_passes(halves):
 @pytest.mark.parametrize(
     ("spoil", "measure", "words"),
     [
-        (blurred, "sharpness", "blurred: variance of the Laplacian"),
+        (blurred, "sharpness", "blurred: the Laplacian's variance"),
         (blurred, "high frequencies", "fine detail is missing"),
         (blurred, "spectrum", "spectra differ"),
         (noisy, "sharpness", "noisy or too sharp"),
@@ -66,7 +66,7 @@ def test_real_against_real_passes(halves):
         (lambda x: repeated(x, 8), "grid of 8 px", "a grid of 8 px shows"),
         (transposed, "grid of 2 px", "a grid of 2 px shows"),
         (checkered, "grid of 2 px", "a grid of 2 px shows"),
-        (lambda x: x * torch.tensor([1, 0.8, 1]).view(3, 1, 1), "colour", "channel 1 drifted: darker"),
+        (lambda x: x * torch.tensor([1, 0.8, 1]).view(3, 1, 1), "colour", "colour of green drifted: darker"),
         (lambda x: (x - 0.5) * 0.7 + 0.5, "contrast", "drifted: less contrast"),
     ],
 )

@@ -52,6 +52,12 @@ def test_lines_stay_within_their_frame():
     assert points[1][1] < points[0][1] < points[2][1], "larger values are further up"
 
 
+def test_ticks_are_short_and_enough_to_read_by():
+    chart = line_chart("loss", {"a": [(0, -25000.0), (250, 15000.0)]}, x_label="step")
+    assert [label for _, label in chart.y_ticks] == ["−20k", "−10k", "0", "10k"]
+    assert [label for _, label in chart.x_ticks] == ["0", "50", "100", "150", "200", "250"]
+
+
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e-300, 1e300])
 def test_a_flat_line_has_a_frame(value):
     chart = line_chart("loss", {"a": [(0, value), (1, value)]}, x_label="step")

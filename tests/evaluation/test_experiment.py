@@ -10,13 +10,15 @@ from torchaug_gen.cli import main
 from torchaug_gen.evaluation.experiment import sources as sources_module
 from torchaug_gen.evaluation.experiment.arms import ARMS, check_arms
 from torchaug_gen.evaluation.experiment.bank import Bank, drawn
-from torchaug_gen.evaluation.experiment.data import LabelledImages, from_images, load_folder, training_set
+from torchaug_gen.evaluation.experiment.data import from_images, load_folder, training_set
 from torchaug_gen.evaluation.experiment.probe import tell_apart
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.run import collect, run_experiment
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
+from torchaug_gen.evaluation.experiment.sources import training_loader
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
+from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.synthesis.gan.training import GanConfig
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import TrainingImages
@@ -267,11 +269,49 @@ def test_synthesizers_see_nothing_but_their_own_training_images(data, tmp_path, 
         return NoiseSynthesizer((3, 16, 16), num_classes=3)
 
     monkeypatch.setattr(sources_module, "train_vae", spy)
-    monkeypatch.setattr(sources_module.Synthesizer, "load", lambda _: NoiseSynthesizer((3, 16, 16), num_classes=3))
+    noise = NoiseSynthesizer((3, 16, 16), num_classes=3)
+    monkeypatch.setattr(sources_module.Synthesizer, "load", lambda _, device: noise)
     settings = ExperimentSettings(per_class=(5,), arms=("vae",), **TINY)
     run_experiment(data, settings, out=tmp_path, progress=False)
     assert [len(each) for each in seen] == [15, 15] and seen[0] != seen[1]
     assert not any(each & pixels(data.test) for each in seen)
+
+
+def test_all_arms_take_batches_of_one_size_and_the_real_images_in_one_order(data):
+    """15 images do not fill batches of 8, and what is left at the end of a pass must not be what arms differ in."""
+    train = training_set(data, 5, seed=0).train
+    settings = ExperimentSettings(**TINY | {"steps": 12})
+    plain = training_loader(train, settings, seed=1, augment=False)
+    mixed = training_loader(
+        train, settings, seed=1, augment=False, synthesizer=Bank(train), synthetic_fraction=0.5, tag="synthetic"
+    )
+    alone = [batch[0] for batch in plain]
+    both = [batch for batch, _ in zip(mixed, range(12), strict=False)]
+    assert [len(images) for images in alone] == [len(batch[0]) for batch in both] == [8] * 12
+    real = torch.cat([images[~synthetic] for images, _, synthetic in both])
+    assert len(real) == 48 and torch.equal(real, torch.cat(alone)[:48])
+    for start in range(0, 90, 15):
+        assert len({image.numpy().tobytes() for image in torch.cat(alone)[start : start + 15]}) == 15
+
+
+def test_cells_of_another_kind_of_device_are_kept_apart(data):
+    group = Group(5, 0)
+    keys = {
+        arm: [ExperimentSettings(device=device, **TINY).key(group, arm, "digest", 16) for device in ("cpu", "meta")]
+        for arm in ("real", "vae")
+    }
+    assert all(one != other for one, other in keys.values())
+    assert keys["vae"][0] == ExperimentSettings(**TINY).key(group, "vae", "digest", 16)
+    with pytest.raises(ValueError, match="device must be one that PyTorch can use here, such as cpu, got 'abacus'"):
+        ExperimentSettings(device="abacus")
+
+
+@pytest.mark.gpu
+def test_an_experiment_runs_on_a_gpu(data, tmp_path):
+    arms = ("augmented", "vae", "vary-residual", "gated", "vae-own-norm")
+    settings = ExperimentSettings(per_class=(5,), arms=arms, device="cuda", **TINY)
+    found = run_experiment(data, settings, out=tmp_path, progress=False)
+    assert found.missing == 0 and all(0 <= cell["accuracy"] <= 1 for cell in found.cells)
 
 
 def result_of(gains, *, sizes=(20,), arm="vae"):

@@ -61,10 +61,10 @@ def choose(data, synthesizer, **options):
 
 
 def test_held_back_real_images_gain():
-    choice = choose(real(6), HeldBack(), validation=real(80, start=100), folds=6, learner=replace(QUICK, steps=60))
+    choice = choose(real(6), HeldBack(), validation=real(60, start=100), folds=4, learner=replace(QUICK, steps=50))
     assert choice.fraction == 0.5 and choice.chosen.lower > 0 and choice.chosen.p < 0.05
     assert "Train with a synthetic fraction of 0.5" in str(choice) and "← chosen" in str(choice)
-    assert choice.validation == "400 validation images"
+    assert choice.validation == "300 validation images"
 
 
 @pytest.mark.slow
@@ -97,13 +97,14 @@ def test_copies_gain_nothing_where_they_may_not_be_tested_on():
         choose(data, Copier(LabelledImages(*data, NAMES)))
 
 
-def test_false_alarms_are_rare():
+@pytest.mark.parametrize("trials", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_false_alarms_are_rare(trials):
     """Synthetic images that repeat the real ones gain nothing; a fraction is then chosen about once in twenty times."""
     chosen = [
         choose(real(6, start=6 * seed), Copier, folds=3, learner=replace(QUICK, steps=12), seed=seed).fraction > 0
-        for seed in range(10)
+        for seed in range(trials)
     ]
-    assert sum(chosen) <= 2
+    assert sum(chosen) <= 1 + trials // 10
 
 
 @pytest.mark.parametrize("per_class", [10, pytest.param(20, marks=pytest.mark.slow)])
@@ -114,9 +115,10 @@ def test_saved_synthesizers_are_never_worse_than_none(per_class, tmp_path):
     config = VaeConfig(steps=20, width=8, latent_dim=4, grid_every=0)
     train_vae(data, config, out=tmp_path / "run", progress=False)
     saved = Synthesizer.load(tmp_path / "run")
-    choice = choose(data, saved, validation=real(30, start=100), folds=3, fractions=(0.3, 0.7))
+    choice = choose(data, saved, validation=real(30, start=100), folds=3, fractions=(0.3,))
     tested, classes = real(150, start=200)
 
+    @cache
     def accuracy(fraction, seed):
         loader = AugmentedLoader(
             DataLoader(data, batch_size=32, shuffle=True), synthesizer=saved, synthetic_fraction=fraction, seed=seed
@@ -125,8 +127,10 @@ def test_saved_synthesizers_are_never_worse_than_none(per_class, tmp_path):
         classifier = learn(loader, config, image_shape=SHAPE, num_classes=CLASSES)
         return float((predict(classifier, tested).argmax(1) == classes).double().mean())
 
-    differences = torch.tensor([accuracy(choice.fraction, seed) - accuracy(0.0, seed) for seed in range(4)])
-    assert differences.mean() >= -2 * differences.std() / 2
+    without = torch.tensor([accuracy(0.0, seed) for seed in range(4)])
+    assert accuracy(0.7, 0) < without[0] - 0.1, "a synthesizer that does no harm would prove nothing"
+    chosen = torch.tensor([accuracy(choice.fraction, seed) for seed in range(4)])
+    assert (chosen - without).mean() >= -2 * (chosen - without).std() / 2
 
 
 def test_varied_images_are_made_of_the_folds_own(tmp_path):

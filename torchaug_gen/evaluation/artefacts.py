@@ -25,6 +25,7 @@ _DRIFT = 0.4
 # with 10, 1.3 % with 20, 0.3 % with 50 and none with 100.
 _FEWEST = 10
 _PERIODS = (2, 4, 8)
+_CHANNELS = ("red", "green", "blue")
 _CHUNK = 256
 _WORST = 16
 
@@ -220,7 +221,8 @@ def _drift(name: str, real: Tensor, fake: Tensor) -> Artefact:
         judged.append((abs(difference) - half, difference, half, channel))
     _, difference, half, channel = max(judged)
     found = abs(difference) - half > _DRIFT
-    which = f" of channel {channel}" if real.shape[1] > 1 else ""
+    names = _CHANNELS if real.shape[1] == len(_CHANNELS) else [f"channel {index}" for index in range(real.shape[1])]
+    which = f" of {names[channel]}" if real.shape[1] > 1 else ""
     more = {"colour": ("brighter", "darker"), "contrast": ("more contrast", "less contrast")}[name][difference < 0]
     verdict = (
         f"{name}{which} drifted: {more} by {abs(difference):.2f} deviations of real images"
@@ -239,7 +241,7 @@ def _difference(real: Tensor, fake: Tensor) -> tuple[float, float]:
 
 
 def _say_sharpness(difference: float, found: bool) -> str:
-    ratio = f"variance of the Laplacian, for its contrast, is {math.exp(difference):.2f} times that of real images"
+    ratio = f"the Laplacian's variance, relative to contrast, is {math.exp(difference):.2f} times that of real images"
     if not found:
         return f"sharpness is like that of real images ({ratio})"
     return f"{'blurred' if difference < 0 else 'noisy or too sharp'}: {ratio}"

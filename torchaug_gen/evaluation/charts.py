@@ -53,8 +53,8 @@ def line_chart(title: str, lines: Mapping[str, Points], *, x_label: str, marks: 
         title,
         x_label,
         tuple((name, " ".join(f"{across(x)},{down(y)}" for x, y in points)) for name, points in kept.items()),
-        tuple((across(tick), f"{tick:.6g}") for tick in _ticks(x_low, x_high)),
-        tuple((down(tick), f"{tick:.4g}") for tick in _ticks(y_low, y_high)),
+        tuple((across(tick), _label(tick)) for tick in _ticks(x_low, x_high)),
+        tuple((down(tick), _label(tick)) for tick in _ticks(y_low, y_high)),
         tuple(across(mark) for mark in marks if x_low <= mark <= x_high),
     )
 
@@ -68,7 +68,15 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Return up to six multiples of 1, 2 or 5 times a power of ten."""
-    rough = (high - low) / 4
+    rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
     return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _label(tick: float) -> str:
+    """Return a number in as few characters as tell it from the next one."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if 10 * size <= abs(tick) < 1e13:
+            return f"{tick / size:.4g}{letter}".replace("-", "−")
+    return f"{tick:.4g}".replace("-", "−")

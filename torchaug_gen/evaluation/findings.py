@@ -69,7 +69,7 @@ def headline(findings: tuple[Finding, ...]) -> Finding:
     levels = [finding.level for finding in findings]
     names = {level: [finding.name.lower() for finding in findings if finding.level == level] for level in LEVELS}
     if names[BAD]:
-        return Finding("Overall", BAD, f"Not fit to train on as it is: {_and(names[BAD])}")
+        return Finding("Overall", BAD, f"Serious flaws: {_and(names[BAD])}")
     if names[CAUTION]:
         return Finding("Overall", CAUTION, f"Look before you train on it: {_and(names[CAUTION])}")
     if UNKNOWN in levels:
@@ -163,7 +163,7 @@ def _copy_finding(memorisation: Mapping[str, Memorisation], why: str) -> Finding
     score = f"; C_T {result.c_t:+.1f} in {result.space!r}" if result.copies and result.c_t is not None else ""
     sentence = (
         f"{result.share:.1%} of synthetic images are nearer to a training image than {1 - result.expected[0]:.0%} of "
-        f"held-out images are (95 % interval {low:.1%} to {high:.1%}{score})."
+        f"held-out images are (95 % interval {low:.1%} to {high:.1%}; by chance up to {result.expected[1]:.1%}{score})."
     )
     if result.copies:
         return Finding("Copies", BAD, f"Training images are copied: {sentence}", result.share, result.expected[1])

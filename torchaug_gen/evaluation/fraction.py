@@ -1,7 +1,5 @@
 """How much synthesis? Fractions tried on a split of the training data, and the one that gained, or 0."""
 
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import mean
@@ -9,12 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from torchaug_gen import rng
 from torchaug_gen.evaluation.experiment.statistics import holm
 from torchaug_gen.evaluation.fraction_result import FractionChoice, FractionTrial, validated_schedule
+from torchaug_gen.evaluation.full_batches import full_batches
 from torchaug_gen.evaluation.labelled import LabelledImages, Split, check_classes, read_labelled
 from torchaug_gen.evaluation.labelled import splits as splits_of
 from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict
@@ -25,8 +23,6 @@ from torchaug_gen.synthesis.synthesizer import Synthesizer
 
 _BATCH_SIZE = 64
 _LEARNER = LearnerConfig()
-# Of the time: a schedule that rises over 10 % and falls over 15 % has this mean.
-_MEAN_OF_SCHEDULE = 0.875
 
 
 def choose_fraction(
@@ -147,33 +143,25 @@ class _Training(NamedTuple):
     def hits(self, fraction: float) -> Tensor:
         """Train with a fraction, and return which test images are classified right, ``(N,)`` float64."""
         images, learner = self.split.train, self.learner
-        size = min(_BATCH_SIZE, len(images))
-        # Mixed epochs are longer, by the share that is synthetic.
-        epochs = learner.steps * size * (1 - _MEAN_OF_SCHEDULE * fraction) / len(images)
         loader = AugmentedLoader(
-            DataLoader(images, batch_size=size, shuffle=True),
+            full_batches(images, batch_size=_BATCH_SIZE, steps=learner.steps, seed=learner.seed),
             self.transform,
             # Without synthetic items too, so that the real ones come in the same order.
             synthesizer=self.synthesizer,
-            synthetic_fraction=validated_schedule(
-                fraction, total_epochs=epochs, steps_per_epoch=math.ceil(len(images) / size)
-            ),
+            synthetic_fraction=validated_schedule(fraction, total_epochs=1.0, steps_per_epoch=learner.steps),
             tag="synthetic",
             device=learner.device,
             seed=learner.seed,
             prefetch=0,
         )
-        shape = self.split.train.images.shape
-        with warnings.catch_warnings():
-            # Nobody asks how long these epochs are.
-            warnings.filterwarnings("ignore", "epoch .* has .* batches, but an earlier one had", RuntimeWarning)
-            classifier = learn(
-                loader,
-                learner,
-                image_shape=(shape[1], shape[2], shape[3]),
-                num_classes=len(images.classes),
-                progress=self.bar,
-            )
+        _, channels, height, width = images.images.shape
+        classifier = learn(
+            loader,
+            learner,
+            image_shape=(channels, height, width),
+            num_classes=len(images.classes),
+            progress=self.bar,
+        )
         return (predict(classifier, self.split.test.images).argmax(1) == self.split.test.labels).double()
 
 

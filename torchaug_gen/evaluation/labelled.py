@@ -1,8 +1,9 @@
 """LabelledImages: real images that classifiers are trained and tested on, and how they are split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -13,7 +14,7 @@ from torchaug_gen.synthesis.training.data import TrainingImages, read_images
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """Real images in memory, which :func:`torchaug_gen.train_vae` and others take as data.
+    """A map-style dataset in memory, which :func:`torchaug_gen.train_vae` and others take as data.
 
     Attributes:
         images: ``(N, C, H, W)`` uint8.
@@ -21,14 +22,23 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
         classes: their names, or numbers for names.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...]) -> None:
-        self.images, self.labels, self.classes = images, labels, classes
+    def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
+        self.images, self.labels, self.classes = images, labels, tuple(classes)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.images[index], int(self.labels[index])
+
+    def take(self, rows: Tensor) -> "LabelledImages":
+        """Return the images of these rows, given by number or by a mask."""
+        return LabelledImages(self.images[rows], self.labels[rows], self.classes)
+
+    @property
+    def counts(self) -> list[int]:
+        """How many images each class has."""
+        return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
 
 
 class Split(NamedTuple):
@@ -93,11 +103,7 @@ def splits(train: LabelledImages, held: LabelledImages | None, folds: int, repea
             )
         for fold in range(folds):
             tested = fold_of == fold
-            yield Split(_take(train, ~tested), _take(train, tested))
-
-
-def _take(images: LabelledImages, rows: Tensor) -> LabelledImages:
-    return LabelledImages(images.images[rows], images.labels[rows], images.classes)
+            yield Split(train.take(~tested), train.take(tested))
 
 
 def check_classes(synthesizer: Synthesizer) -> None:

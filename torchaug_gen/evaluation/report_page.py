@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 TEMPLATE = "report.html.j2"
 _COLUMNS, _WORST, _PAIRS, _CLASSES = 8, 8, 8, 24
+# What losses are called in a history, for people who did not write it.
+_LOSSES = {
+    "nll": "negative log-likelihood (nll)",
+    "kl": "divergence from the prior (kl)",
+    "mse": "squared error (mse)",
+    "detail": "lost detail",
+}
 # A page of 1000 × 1000 images would have hundreds of megabytes; fine structure is kept where it is cut out.
 _THUMBNAIL, _CUT = 96, 128
 
@@ -206,7 +213,7 @@ def _curves(report: "Report") -> list[charts.Chart]:
         return []
     back = [float(step) for step, _ in report.curves.rollbacks]
     drawn = [
-        charts.line_chart(name, {name: points}, x_label="step", marks=back)
+        charts.line_chart(_LOSSES.get(name, name), {name: points}, x_label="step", marks=back)
         for name, points in report.curves.losses.items()
     ]
     return [chart for chart in drawn if chart is not None]

@@ -60,6 +60,7 @@ ARMS: dict[str, Arm] = {
     "interpolate-residual": Arm(title="+ interpolation, residual kept", source="interpolate-residual"),
     "gated": Arm(title="+ VAE, gated by a classifier", source="vae", gate="classifier"),
     "gated-pretrained": Arm(title="+ VAE, gated by pretrained features", source="vae", gate="pretrained"),
+    "gated-vary": Arm(title="+ vary with residual, gated", source="vary-residual", gate="classifier"),
     "gated-interpolate": Arm(
         title="+ interpolation with residual, gated", source="interpolate-residual", gate="classifier"
     ),

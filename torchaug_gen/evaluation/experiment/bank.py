@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen import rng
-from torchaug_gen.evaluation.experiment.data import LabelledImages
+from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.gates.gate import Gate
 from torchaug_gen.synthesis.synthesizer import Synthesizer
@@ -83,9 +83,9 @@ def _of_class(synthesizer: Synthesizer, label: int, positions: Tensor, *, seed: 
     found = []
     for places in positions.split(_CHUNK):
         labels = torch.full_like(places, label)
-        images, _ = synthesizer.sample(labels=labels, seed=seed, positions=places)
-        images = convert(images.cpu(), torch.uint8)
+        images, asked = synthesizer.sample(labels=labels, seed=seed, positions=places)
+        images = convert(images, torch.uint8)
         if gate is not None:
-            images = images[gate.passes(convert(images, torch.float32), labels, seed=seed, epoch=0, positions=places)]
-        found.append(images)
+            images = images[gate.passes(convert(images, torch.float32), asked, seed=seed, epoch=0, positions=places)]
+        found.append(images.cpu())
     return torch.cat(found)

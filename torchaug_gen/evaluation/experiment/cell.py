@@ -1,18 +1,16 @@
 """A cell: one arm, one size of the training set, one seed."""
 
-import math
 import time
-import warnings
 from dataclasses import asdict
 from typing import Any
 
 from torchaug_gen import rng, schedules
 from torchaug_gen.evaluation.experiment.arms import ARMS, Arm
 from torchaug_gen.evaluation.experiment.bank import Bank
-from torchaug_gen.evaluation.experiment.data import LabelledImages
 from torchaug_gen.evaluation.experiment.probe import tell_apart
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings
 from torchaug_gen.evaluation.experiment.sources import Sources, training_loader
+from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict, score, score_logits
 from torchaug_gen.loading.loader import AugmentedLoader
 
@@ -36,18 +34,19 @@ def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, 
     slots, found = (None, {}) if arm.source is None else sources.images_of(arm)
     seed = rng.derive_seed(sources.seed, "experiment.classifier")
     config = LearnerConfig(
-        steps=settings.steps, seed=seed, synthetic_weight=arm.synthetic_weight, normalisation=arm.normalisation
+        steps=settings.steps,
+        seed=seed,
+        synthetic_weight=arm.synthetic_weight,
+        normalisation=arm.normalisation,
+        device=settings.device,
     )
-    with warnings.catch_warnings():
-        # The schedule changes the length of epochs, which nobody asks for here.
-        warnings.filterwarnings("ignore", message=".*the schedule of synthetic_fraction changes the length")
-        classifier = learn(
-            _loader(arm, sources.images.train, slots, settings, seed),
-            config,
-            image_shape=data.image_shape,
-            num_classes=len(data.stock.classes),
-            progress=progress,
-        )
+    classifier = learn(
+        _loader(arm, sources.images.train, slots, settings, seed),
+        config,
+        image_shape=data.image_shape,
+        num_classes=len(data.stock.classes),
+        progress=progress,
+    )
     logits = predict(classifier, data.test.images)
     train = score(classifier, sources.images.train.images, sources.images.train.labels)
     test = score_logits(logits, data.test.labels)
@@ -80,16 +79,10 @@ def _loader(
         seed=seed,
         augment=arm.augment,
         synthesizer=Bank(slots),
-        synthetic_fraction=_schedule(settings, len(train)),
+        # Up in the first tenth of the steps, which are one epoch, and down to 0 at the end.
+        synthetic_fraction=schedules.recommended(
+            settings.synthetic_fraction, total_epochs=1.0, steps_per_epoch=settings.steps
+        ),
         labels="match" if settings.imbalance == 1 else "balance",
         tag="synthetic",
-    )
-
-
-def _schedule(settings: ExperimentSettings, count: int) -> schedules.Schedule:
-    """Return the fraction over the epochs that the steps come to: up in the first tenth, 0 in the end."""
-    batch_size = min(settings.batch_size, count)
-    per_epoch = math.ceil(count / (1 - settings.synthetic_fraction) / batch_size)
-    return schedules.recommended(
-        settings.synthetic_fraction, total_epochs=settings.steps / per_epoch, steps_per_epoch=per_epoch
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from torchaug_gen import rng
+from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.synthesis.training.data import TrainingImages, read_images
 
 _HELD_OUT = (("test",), ("validation", "valid", "val"))
@@ -19,34 +19,6 @@ _HELD_OUT = (("test",), ("validation", "valid", "val"))
 _TEST_SHARE = 0.3
 # A class of one image has no other to interpolate with, nor a spread to fit.
 _FEWEST = 2
-
-
-class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """A map-style dataset in memory: images ``(N, C, H, W)`` uint8 with labels ``(N,)`` int64.
-
-    Args:
-        images: ``(N, C, H, W)`` uint8.
-        labels: ``(N,)`` int64.
-        classes: names of the classes.
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor, classes: Sequence[str]) -> None:
-        self.images, self.labels, self.classes = images, labels, tuple(classes)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-    def take(self, rows: Tensor) -> "LabelledImages":
-        """Return the images of these rows."""
-        return LabelledImages(self.images[rows], self.labels[rows], self.classes)
-
-    @property
-    def counts(self) -> list[int]:
-        """How many images each class has."""
-        return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
 
 
 @dataclass(frozen=True, eq=False)

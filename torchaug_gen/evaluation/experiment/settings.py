@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from torchaug_gen import rng
 from torchaug_gen.evaluation.experiment.arms import ARMS, QUICK, USUAL, check_arms
 from torchaug_gen.evaluation.learner import LearnerConfig
 from torchaug_gen.mixing import as_fraction
 from torchaug_gen.synthesis.gan.training import GanConfig
+from torchaug_gen.synthesis.training.settings import TrainingSettings
 from torchaug_gen.synthesis.vae.training import VaeConfig
 
 # Changes when a cell of the same settings would give other figures.
-_VERSION = 1
+_VERSION = 2
 _DIGITS_SIDE = 32
 
 
@@ -40,6 +43,8 @@ class ExperimentSettings:
         vae: how VAEs are trained; ``None`` for what suits images of the size.
         gan: how GANs are trained, likewise.
         seed: decides every random number.
+        device: where all trainings run, such as ``"cpu"`` or ``"cuda"``. Cells of different kinds of device are kept
+            apart, since their figures differ.
 
     Raises:
         ValueError: a field out of its range, named.
@@ -57,6 +62,7 @@ class ExperimentSettings:
     vae: VaeConfig | None = None
     gan: GanConfig | None = None
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arms", check_arms(self.arms))
@@ -72,6 +78,8 @@ class ExperimentSettings:
         if not 1 <= self.imbalance < math.inf:
             raise ValueError(f"imbalance must be at least 1 and finite, got {self.imbalance}")
         rng.check_seed(self.seed)
+        # Raises where PyTorch has no such device.
+        TrainingSettings(device=self.device).local_device  # noqa: B018
 
     @classmethod
     def quick(cls, **changes: Any) -> "ExperimentSettings":
@@ -124,7 +132,7 @@ class ExperimentSettings:
             "imbalance": self.imbalance,
             "steps": self.steps,
             "batch_size": self.batch_size,
-            "learner": asdict(LearnerConfig()),
+            "learner": asdict(LearnerConfig(device=self._kind_of_device)),
             "arm": {
                 name: value for name, value in asdict(ARMS[arm]).items() if name not in ("title", "baseline", "role")
             },
@@ -143,9 +151,13 @@ class ExperimentSettings:
         return digest({**about, "imbalance": self.imbalance, "training": self.training(kind, side)})
 
     def training(self, kind: str | None, side: int) -> dict[str, Any]:
-        """Return the fields of a synthesizer's configuration, but for its seed and device."""
+        """Return the fields of a synthesizer's configuration: without the seed, and of the device only the kind."""
         config = self.vae_for(side) if kind == "vae" else self.gan_for(side)
-        return {"kind": kind, **asdict(replace(config, seed=0, device="cpu"))}
+        return {"kind": kind, **asdict(replace(config, seed=0, device=self._kind_of_device))}
+
+    @property
+    def _kind_of_device(self) -> str:
+        return torch.device(self.device).type
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them."""

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from torchaug_gen import rng
 from torchaug_gen.evaluation.experiment.arms import Arm
 from torchaug_gen.evaluation.experiment.bank import drawn
-from torchaug_gen.evaluation.experiment.data import ExperimentData, LabelledImages, TrainingSet
+from torchaug_gen.evaluation.experiment.data import ExperimentData, TrainingSet
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
 from torchaug_gen.evaluation.experiment.transforms import augmentation
+from torchaug_gen.evaluation.full_batches import full_batches
+from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.evaluation.learner import LearnerConfig, learn
 from torchaug_gen.evaluation.spaces import EffnetFeatures
 from torchaug_gen.loading.loader import AugmentedLoader
@@ -83,16 +84,16 @@ class Sources:
                 self._train(kind, unfinished)
                 shutil.rmtree(unfinished / "checkpoints", ignore_errors=True)
                 unfinished.rename(folder)
-            self._synthesizers[kind] = Synthesizer.load(folder)
+            self._synthesizers[kind] = Synthesizer.load(folder, device=self.settings.device)
         return self._synthesizers[kind]
 
     def _train(self, kind: str, out: Path) -> None:
         seed = rng.derive_seed(self.seed, "experiment.synthesizer")
-        train, side = self.images.train, self.data.side
+        train, side, device = self.images.train, self.data.side, self.settings.device
         if kind == "vae":
-            train_vae(train, replace(self.settings.vae_for(side), seed=seed), out=out, progress=False)
+            train_vae(train, replace(self.settings.vae_for(side), seed=seed, device=device), out=out, progress=False)
         else:
-            train_gan(train, replace(self.settings.gan_for(side), seed=seed), out=out, progress=False)
+            train_gan(train, replace(self.settings.gan_for(side), seed=seed, device=device), out=out, progress=False)
 
     def _gate(self, kind: str) -> ClassifierGate:
         if kind not in self._gates:
@@ -106,18 +107,18 @@ class Sources:
         """Return a classifier of the same training images, of another seed than those that are scored."""
         seed = rng.derive_seed(self.seed, "experiment.gate")
         loader = training_loader(self.images.train, self.settings, seed=seed)
-        config = LearnerConfig(steps=self.settings.steps, seed=seed)
+        config = LearnerConfig(steps=self.settings.steps, seed=seed, device=self.settings.device)
         return learn(loader, config, image_shape=self.data.image_shape, num_classes=len(self.data.stock.classes))
 
     def _probe(self) -> nn.Module:
         """Return a linear classifier of the same training images on ImageNet features."""
-        train = self.images.train
-        features = EffnetFeatures(_INPUT_SIZE).eval()
-        flipped = train.images.flip(-1)
+        train, device = self.images.train, self.settings.device
+        features = EffnetFeatures(_INPUT_SIZE).eval().to(device)
+        both = torch.cat((train.images, train.images.flip(-1)))
         with torch.no_grad():
-            rows = torch.cat([features(part.float() / 255) for part in torch.cat((train.images, flipped)).split(8)])
-        labels = train.labels.repeat(2)
-        head = nn.Linear(rows.shape[1], len(train.classes))
+            rows = torch.cat([features(part.to(device).float() / 255) for part in both.split(8)])
+        labels = train.labels.repeat(2).to(device)
+        head = nn.Linear(rows.shape[1], len(train.classes)).to(device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2, weight_decay=_PROBE_DECAY)
@@ -137,8 +138,8 @@ def group_seed(settings: ExperimentSettings, group: Group) -> int:
 def training_loader(
     train: LabelledImages, settings: ExperimentSettings, *, seed: int, augment: bool = True, **synthetic: Any
 ) -> AugmentedLoader[Any]:
-    """Return the loader of an arm; all are wrapped, so that for one seed the real images come in the same order."""
-    inner = DataLoader(train, batch_size=min(settings.batch_size, len(train)), shuffle=True)
+    """Return the loader of an arm: for one seed, the real images come in the same order in all of them."""
+    inner = full_batches(train, batch_size=settings.batch_size, steps=settings.steps, seed=seed)
     transform = augmentation((train.images.shape[1], train.images.shape[2], train.images.shape[3])) if augment else None
     # Training keeps every core of a CPU busy, and a thread beside it would only take one away.
-    return AugmentedLoader(inner, transform, device="cpu", seed=seed, prefetch=0, **synthetic)
+    return AugmentedLoader(inner, transform, device=settings.device, seed=seed, prefetch=0, **synthetic)
