@@ -3,19 +3,20 @@
 Six recipes on photographs, each in every library as equally as it allows (a contestant's note says what differs). What
 is measured is a batch of uint8 images in memory becoming a batch of float32 images in memory: drawing parameters,
 erasing and allocating the output included. Each contestant has a process of its own, kept on as many cores as it has
-threads; they take turns, round by round, and are compared within a round.
+threads; they take turns, round by round, and are compared within a round. So does a process that only copies as many
+bytes as a batch has before and after, on the same cores: what nobody can beat, and each is told its share of it.
 
-On a CUDA device images go from uint8 to bfloat16 on the device, timed by events, beside the measured bandwidth of a
-copy. That part can only be run where there is such a device.
+On a CUDA device images go from uint8 to bfloat16 on the device, timed by events, and the time of a call on the host is
+measured too. That part can only be run where there is such a device.
 """
 
 import argparse
+import json
 import os
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import torch
 
 from benchmarks import common, plots
 from benchmarks.contestants import base
-from benchmarks.contestants.base import NAMES, ON_GPU, RECIPES, Unsupported
+from benchmarks.contestants.base import LIMIT, NAMES, ON_GPU, RECIPES, Unsupported
 from benchmarks.contestants.process import Remote
 
 PACKAGES = ("albumentations", "opencv-python-headless", "fuse-augmentations", "nvidia-dali-cuda130", "triton-augment")
@@ -38,7 +39,7 @@ def measure(arguments: argparse.Namespace, folder: Path, *, threads: int) -> dic
     device = "cuda" if torch.cuda.is_available() else "cpu"
     remotes = [
         Remote(name, folder, threads=threads, pin=arguments.pin and device == "cpu", device=device)
-        for name in arguments.contestants
+        for name in (*arguments.contestants, LIMIT)
     ]
     try:
         named = {recipe: f"{recipe}, {threads} thread{'s' if threads > 1 else ''}" for recipe in arguments.recipes}
@@ -61,7 +62,7 @@ def _measure_recipe(
             notes[remote.name], least = remote.prepare(
                 recipe, batch_size=batch_size, batches=arguments.batches, limit=arguments.limit
             )
-            if arguments.sheets:
+            if arguments.sheets and remote.name != LIMIT:
                 _sheet(arguments.sheets, recipe, remote)
             count = max(least, round(arguments.seconds / remote.run(1)))
             count = max(least, round(count * arguments.seconds / remote.run(count)))
@@ -73,16 +74,18 @@ def _measure_recipe(
         by_name[remote.name] = remote
         works[remote.name] = partial(_rate, remote, count, batch_size=batch_size)
     rates = _rounds(works, absent, rounds=arguments.rounds)
-    if not rates:
+    limit = notes.pop(LIMIT) if LIMIT in rates else None
+    if limit is not None:
+        rates[limit] = rates.pop(LIMIT)
+    if all(name == limit for name in rates):
         return {"batch_size": batch_size, "absent": absent}
     baseline = next(iter(rates))
     said = {name: note for name, note in notes.items() if note and name in rates}
-    result = common.case(rates, baseline=baseline, title=RECIPES[recipe].title, notes=said, absent=absent)
-    result |= {"batch_size": batch_size, "rates": rates}
-    summary = result["summary"]
-    print(common.table(summary, unit="images/s"), flush=True)
+    result = common.case(rates, baseline=baseline, limit=limit, title=RECIPES[recipe].title, notes=said, absent=absent)
+    result |= {"batch_size": batch_size, "rates": rates, "measured": common.moment()}
+    print(common.table(result["summary"], unit="images/s"), flush=True)
     if torch.cuda.is_available():
-        result["gpu"] = _gpu(recipe, summary, by_name, batch_size=batch_size)
+        result["host_seconds_per_call"] = {name: by_name[name].host_seconds() for name in result["summary"]}
     return result
 
 
@@ -106,32 +109,20 @@ def _rounds(works: dict[str, Callable[[], float]], absent: dict[str, str], *, ro
     return rates
 
 
-def _gpu(recipe: str, summary: Mapping[str, Any], remotes: Mapping[str, Remote], *, batch_size: int) -> dict[str, Any]:
-    """Return the copy bandwidth, each contestant's share of it, and the host time of a call."""
-    bandwidth = copy_bandwidth()
-    settings = RECIPES[recipe]
-    per_image = 3 * settings.side**2 + 2 * 3 * settings.output**2  # uint8 read once, bfloat16 written once
-    return {
-        "copy_bandwidth_bytes_per_second": bandwidth,
-        "share_of_bandwidth": {name: row["median"] * per_image / bandwidth for name, row in summary.items()},
-        "host_seconds_per_call": {name: remotes[name].host_seconds() for name in summary},
-        "batch_size": batch_size,
-    }
+def kept(path: Path, measured: Iterable[str]) -> dict[str, Any]:
+    """Return the cases of a result file that were not measured anew.
 
-
-def copy_bandwidth() -> float:
-    """Return bytes read and written per second by a copy of 1 GiB on the device: the median of twenty."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    rates = []
-    for _ in range(20):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        target.copy_(source)
-        end.record()
-        end.synchronize()
-        rates.append(2 * source.numel() / (float(begin.elapsed_time(end)) / 1000))
-    return statistics.median(rates)
+    Raises:
+        ValueError: they come from another machine, or from other versions.
+    """
+    if not path.exists():
+        return {}
+    document, here = common.load(path), json.loads(json.dumps(common.machine(PACKAGES)))
+    for what in ("processor", "cores", "gpu", "versions"):
+        theirs = document["machine"][what]
+        if theirs != here[what]:
+            raise ValueError(f"cannot keep the cases of {path}: their {what} is {theirs}, now {here[what]}")
+    return {name: case for name, case in document["results"].items() if name not in measured}
 
 
 def _sheet(folder: Path, recipe: str, remote: Remote) -> None:
@@ -174,6 +165,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="R1, one thread, three short rounds; nothing is saved")
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let the system choose the cores")
     parser.add_argument("--sheets", type=Path, help="a folder for pictures of what each contestant makes")
+    parser.add_argument("--keep", action="store_true", help="the file's other cases, of the same machine and versions")
     parser.add_argument("--output", type=Path, default=common.result_path("augment"), help="(default: %(default)s)")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -202,7 +194,9 @@ def main() -> None:
             settings["load_averages"].append(os.getloadavg())
             if not arguments.quick:
                 path = arguments.output
-                common.save("augment", settings, results, unit="images/s", packages=PACKAGES, path=path)
+                both = (kept(path, results) if arguments.keep else {}) | results
+                both = {name: both[name] for name in sorted(both)}
+                common.save("augment", settings, both, unit="images/s", packages=PACKAGES, path=path)
                 print(f"written to {path}, drawn to {plots.plot(path)}", flush=True)
 
 

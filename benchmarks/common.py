@@ -63,20 +63,34 @@ def summarise(rates: Mapping[str, list[float]], *, baseline: str) -> dict[str, d
     return summary
 
 
-def case(rates: Mapping[str, list[float]], *, baseline: str, **about: Any) -> dict[str, Any]:
+def case(
+    rates: Mapping[str, list[float]], *, baseline: str, limit: str | Mapping[str, Any] | None = None, **about: Any
+) -> dict[str, Any]:
     """Return a timed case of a result file.
 
     Args:
         rates: of :func:`interleave`.
         baseline: the contestant that all are compared with.
-        **about: ``title``, ``unit`` (where it is not the file's), ``notes`` and ``absent`` by contestant, and
-            ``limit``, a dict of ``what`` the limit is and its ``value``: then each row says its share of it.
+        limit: what nobody can beat, of which each row then says its share: the name of one in ``rates`` that took
+            turns with the others (:mod:`benchmarks.limits` has some), or a dict of ``what`` it is and its ``value``.
+        **about: ``title``, ``unit`` (where it is not the file's), ``better`` ("lower", where less is better), and
+            ``notes`` and ``absent`` by contestant.
     """
-    summary = summarise(rates, baseline=baseline)
-    if limit := about.get("limit"):
+    measured = {name: values for name, values in rates.items() if name != limit}
+    summary = summarise(measured, baseline=baseline)
+    if limit is None:
+        return {"baseline": baseline, "summary": summary, **about}
+    if isinstance(limit, str):
+        alone = rates[limit]
+        low, median, high = statistics.quantiles(alone, n=4, method="inclusive")
+        for name, values in measured.items():
+            shares = (mine / most for mine, most in zip(values, alone, strict=True))
+            summary[name]["share_of_limit"] = statistics.median(shares)
+        limit = {"what": limit, "value": median, "quartile_low": low, "quartile_high": high}
+    else:
         for row in summary.values():
             row["share_of_limit"] = row["median"] / limit["value"]
-    return {"baseline": baseline, "summary": summary, **about}
+    return {"baseline": baseline, "summary": summary, "limit": limit, **about}
 
 
 def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
@@ -94,9 +108,13 @@ def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "versions": versions,
-        "commit": _commit(),
-        "load_average": [round(value, 2) for value in os.getloadavg()],
+        **moment(),
     }
+
+
+def moment() -> dict[str, Any]:
+    """Return when a case was measured, for files that are measured in parts: the commit, and what else ran."""
+    return {"commit": _commit(), "load_average": [round(value, 2) for value in os.getloadavg()]}
 
 
 def kind() -> str:
@@ -147,11 +165,22 @@ def load(path: Path) -> dict[str, Any]:
 def table(summary: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
     """Return a summary as lines to print."""
     width = max(map(len, summary))
-    return "\n".join(
-        f"{name:{width}}  {row['median']:10,.0f} {unit}  ({row['quartile_low']:,.0f} to {row['quartile_high']:,.0f})"
-        f"  {said_ratio(row)}"
-        for name, row in summary.items()
-    )
+    lines = []
+    for name, row in summary.items():
+        low, median, high = (figure(row[key]) for key in ("quartile_low", "median", "quartile_high"))
+        share = f", {percent(row['share_of_limit'])} of the limit" if "share_of_limit" in row else ""
+        lines.append(f"{name:{width}}  {median:>10} {unit}  ({low} to {high})  {said_ratio(row)}{share}")
+    return "\n".join(lines)
+
+
+def figure(value: float) -> str:
+    """Return a number as people read it: three digits, or all those before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def percent(share: float) -> str:
+    """Return a share as people read it: two digits."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def said_ratio(row: Mapping[str, float]) -> str:

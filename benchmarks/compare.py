@@ -17,6 +17,7 @@ class Change:
         before: quartiles and median of what is compared, in the first file: low, median, high.
         after: those in the second.
         what: what is compared: ``ratio`` to the baseline, or the ``rate`` itself, of baselines.
+        lower_is_better: whether it is a time rather than a rate.
     """
 
     case: str
@@ -24,6 +25,7 @@ class Change:
     before: tuple[float, float, float]
     after: tuple[float, float, float]
     what: str
+    lower_is_better: bool = False
 
     @property
     def moved(self) -> bool:
@@ -36,7 +38,7 @@ class Change:
         return self.after[1] / self.before[1] if self.before[1] else float("inf")
 
     def __str__(self) -> str:
-        word = ("faster" if self.factor > 1 else "slower") if self.moved else "within noise"
+        word = ("faster" if (self.factor > 1) != self.lower_is_better else "slower") if self.moved else "within noise"
         low, median, high = self.before
         new_low, new_median, new_high = self.after
         return (
@@ -64,12 +66,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Cha
             continue
         if case["baseline"] != later[name]["baseline"]:
             raise ValueError(f"{name} has the baseline {case['baseline']}, then {later[name]['baseline']}")
+        if case.get("better") != later[name].get("better"):
+            raise ValueError(f"{name} is a rate in one of the files, and a time in the other: measure it again")
         for contestant, row in case["summary"].items():
             if contestant in later[name]["summary"]:
                 what = "rate" if contestant == case["baseline"] else "ratio"
-                yield Change(
-                    name, contestant, _range(row, what), _range(later[name]["summary"][contestant], what), what
-                )
+                old, new = _range(row, what), _range(later[name]["summary"][contestant], what)
+                yield Change(name, contestant, old, new, what, lower_is_better=case.get("better") == "lower")
 
 
 def _range(row: Mapping[str, float], what: str) -> tuple[float, float, float]:

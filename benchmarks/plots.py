@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, schema
+from benchmarks.common import figure, percent
 
 _COLUMNS = 2
 # What is drawn in colour; the others are grey.
@@ -70,9 +71,13 @@ def draw_case(axis: Any, name: str, case: Mapping[str, Any], *, unit: str) -> No
     colours = ["tab:orange" if contestant.startswith(_OURS) else "tab:gray" for contestant in names]
     axis.barh(names, medians, xerr=[below, above], color=colours, error_kw={"elinewidth": 1})
     for place, row in enumerate(rows):
-        ratio = "too noisy" if row["too_noisy"] else f"{row['ratio_to_baseline']:.3g}×"
-        axis.text(row["quartile_high"], place, f"  {figure(row['median'])} ({ratio})", va="center", fontsize=8)
+        said = "too noisy" if row["too_noisy"] else f"{row['ratio_to_baseline']:.3g}×"
+        if "share_of_limit" in row:
+            said += f", {percent(row['share_of_limit'])} of the limit"
+        axis.text(row["quartile_high"], place, f"  {figure(row['median'])} ({said})", va="center", fontsize=8)
     axis.set_title(name, fontsize=10)
+    if limit := case.get("limit"):
+        unit += f"; the limit, {limit['what']}: {figure(limit['value'])}"
     axis.set_xlabel(unit, fontsize=8)
     axis.margins(x=0.3)
     axis.tick_params(labelsize=8)
@@ -88,12 +93,15 @@ def draw_curve(axis: Any, name: str, curve: Mapping[str, Any]) -> None:
     axis.fill_between(
         x, [p["quartile_low"] for p in points], [p["quartile_high"] for p in points], color="tab:orange", alpha=0.2
     )
+    if "without" in curve:
+        axis.axhline(curve["without"], color="tab:gray", linestyle=":", linewidth=1)
     if all(value > 0 for value in x):
         axis.set_xscale("log")
         axis.set_yscale("log")
     else:
         axis.set_ylim(bottom=0)
-    said = "" if curve["exponent"] is None else f": exponent {curve['exponent']:.2f}"
+    above = " above the dotted line" if "without" in curve else ""
+    said = "" if curve["exponent"] is None else f": exponent{above} {curve['exponent']:.2f}"
     axis.set_title(f"{name}{said}", fontsize=10)
     axis.set_xlabel(curve["over"], fontsize=8)
     axis.set_ylabel(curve["unit"], fontsize=8)
@@ -101,8 +109,3 @@ def draw_curve(axis: Any, name: str, curve: Mapping[str, Any]) -> None:
     axis.minorticks_off()
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def figure(value: float) -> str:
-    """Return a number as people read it: three digits, or all those before the point."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

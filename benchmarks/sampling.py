@@ -4,6 +4,8 @@ Generators of the sizes that suit 28 and 64 pixels, with random weights, since o
 the baseline, is the same network called by hand on as many rows: ``torch.randn`` and ``net(z)`` without gradients.
 What a synthesizer does beyond that is to draw latents that are functions of their position, to keep noise inside the
 network within reach of the seed, to map values to [0, 1], and to check every image.
+
+The limit is arithmetic: as many multiplications and additions as the network has, in products of square matrices.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks import common
+from benchmarks import common, limits, plots
 from torchaug_gen import Synthesizer
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 
@@ -57,8 +59,7 @@ def contestants(net: nn.Module, shape: tuple[int, int, int], chunk: int, device:
         return finished(torch.cat(parts))
 
     def finished(images: Tensor) -> int:
-        if images.is_cuda:
-            torch.cuda.synchronize()
+        limits.finish(images)
         return len(images)
 
     quiet = Quiet(net)
@@ -104,14 +105,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="how often each contestant is measured (default: 9)")
     parser.add_argument("--chunk", type=int, default=32, help="rows the network runs on at a time (default: 32)")
+    parser.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="three rounds; nothing is saved")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    rounds = 3 if arguments.quick else arguments.rounds
     results = {}
     for name, shape, width in (("28 px, grey", (1, 28, 28), 64), ("64 px, colour", (3, 64, 64), 256)):
-        ways = contestants(generator(shape[1], shape[0], width), shape, arguments.chunk, device)
-        results[name] = common.case(common.interleave(ways, rounds=arguments.rounds), baseline=BY_HAND)
-        print(f"{name}\n{common.table(results[name]['summary'], unit='images/s')}\n")
-    print(f"written to {common.save('sampling', vars(arguments), results, unit='images/s')}")
+        net = generator(shape[1], shape[0], width).to(device)
+        ways = contestants(net, shape, arguments.chunk, device)
+        limit, work = limits.multiplying(net, torch.randn(arguments.chunk, 64, device=device))
+        rates = common.interleave({**ways, limit: work}, rounds=rounds)
+        results[name] = common.case(rates, baseline=BY_HAND, limit=limit)
+        print(f"{name}\n{common.table(results[name]['summary'], unit='images/s')}\n", flush=True)
+    if not arguments.quick:
+        settings = {"rounds": rounds, "chunk": arguments.chunk, "threads": arguments.threads}
+        path = common.save("sampling", settings, results, unit="images/s")
+        print(f"written to {path}, drawn to {plots.plot(path)}")
 
 
 if __name__ == "__main__":

@@ -29,13 +29,19 @@ _CASE = {
         "title": {"type": "string"},
         "unit": {"type": "string"},
         "baseline": {"type": "string"},
+        "better": {"enum": ["higher", "lower"]},
         "summary": {"type": "object", "additionalProperties": {"$ref": "#/$defs/statistics"}},
         "absent": {"type": "object", "additionalProperties": {"type": "string"}},
         "notes": {"type": "object", "additionalProperties": {"type": "string"}},
         "limit": {
             "type": "object",
             "required": ["what", "value"],
-            "properties": {"what": {"type": "string"}, "value": _RATE},
+            "properties": {
+                "what": {"type": "string"},
+                "value": _RATE,
+                "quartile_low": _RATE,
+                "quartile_high": _RATE,
+            },
         },
     },
 }

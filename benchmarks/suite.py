@@ -31,12 +31,13 @@ class Suite:
 
 PHOTOGRAPHS = "TORCHAUG_GEN_PHOTOGRAPHS"
 SUITES = (
-    Suite("imports", ["--rounds", "3"], [[]]),
+    Suite("imports", ["--quick"], [[]]),
     Suite("augment", ["--quick"], [["--threads", "1"]], needs=PHOTOGRAPHS),
-    Suite("sampling", ["--rounds", "3"], [[]]),
-    Suite("scaling", ["--quick"], [[]]),
+    Suite("sampling", ["--quick"], [[]]),
     Suite("loader", ["--quick"], [[]]),
     Suite("shards", ["--quick"], [[]], needs=PHOTOGRAPHS),
+    Suite("memory", ["--quick"], [[]]),
+    Suite("scaling", ["--quick"], [[]]),
     # Trainings: hours, and no figure of a shorter run says anything.
     Suite("synthesis", None, [["--data", "photographs"]], needs=PHOTOGRAPHS),
 )

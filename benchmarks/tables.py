@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, schema
-from benchmarks.plots import figure
+from benchmarks.common import figure
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")

@@ -65,6 +65,8 @@ _CONTESTANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "triton-augment, own recipe": ("with_triton_augment", "TritonAugment", {}),
 }
 NAMES = tuple(_CONTESTANTS)
+# Runs beside them, on the same cores: what each is also told as a share of.
+LIMIT = "copying"
 ON_GPU = ("ours", "Kornia", "Kornia, compiled", "triton-augment, own recipe")
 
 
@@ -178,7 +180,7 @@ def build(name: str, recipe: str, batches: Batches, threads: int, *, device: str
     Raises:
         Unsupported: its library is not installed, or has no such recipe.
     """
-    module, kind, options = _CONTESTANTS[name]
+    module, kind, options = ("limit", "Copying", {}) if name == LIMIT else _CONTESTANTS[name]
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     try:
         found = getattr(importlib.import_module(f"benchmarks.contestants.{module}"), kind)
