@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -48,6 +49,18 @@ def test_compiled_words_are_the_same(seed, epoch, positions, blocks):
     column, key = np.array(positions, np.int64).reshape(-1, 1), (seed & (2**32 - 1), seed >> 32)
     compiled = rng._compiled_words(column, blocks, epoch, key)
     assert compiled.dtype == np.int64 and np.array_equal(compiled, rng._host_words(column, blocks, epoch, key))
+
+
+@given(SEEDS, EPOCHS, st.lists(st.integers(0, 2**63 - 1), max_size=8), st.integers(0, 9), st.data())
+@settings(max_examples=100, deadline=None)
+def test_compiled_integers_are_the_same(seed, epoch, positions, count, data):
+    low, width = data.draw(st.integers(-(2**40), 2**40)), data.draw(st.integers(1, 2**32) | st.just(2**32))
+    draw = partial(rng.integers, seed, "stream", epoch, positions, (count,), low=low, high=low + width)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rng, "_compiles", lambda _: False)
+        expected = draw()
+        patch.setattr(rng, "_compiles", lambda _: True)
+        assert torch.equal(draw(), expected)
 
 
 @given(SEEDS, EPOCHS, st.lists(POSITIONS, min_size=1, max_size=8), st.integers(1, 9))

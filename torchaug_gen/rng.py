@@ -160,6 +160,11 @@ def integers(
     if not 0 < width <= 1 << 32:
         raise ValueError(f"high - low must be in 1..2**32, got low={low}, high={high}")
     count = math.prod(size)
+    positions = _checked(positions)
+    if _compiles(positions):
+        where = positions.numpy()
+        numbers = _compiled_integers(where, count, check_epoch(epoch), key(seed, stream), low=low, width=width)
+        return torch.from_numpy(numbers).reshape(len(numbers), *size)
     pairs = _pairs(seed, stream, epoch, positions, count)
     # On the host in NumPy, as in _words.
     words: Any = pairs.numpy() if pairs.device.type == "cpu" else pairs
@@ -245,23 +250,36 @@ def _words(seed: int, stream: str, epoch: int, positions: Positions, count: int)
     """Return ``(N, count)`` random 32-bit words as int64, on the device of ``positions``."""
     key = _key(check_seed(seed), stream)
     epoch = check_epoch(epoch)
+    positions = _checked(positions)
+    blocks = (count + 3) // 4
+    if positions.device.type == "cpu":
+        # In NumPy, which starts an operation in a fifth of the time: most draws are small.
+        host_words = _compiled_words if _compiles(positions) else _host_words
+        return torch.from_numpy(host_words(positions.numpy(), blocks, epoch, key))[:, :count]
+    block = torch.arange(blocks, device=positions.device)
+    words = philox(_counter(positions, block, torch.full_like(block[:1], epoch)), key)
+    return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)[:, :count]
+
+
+def _checked(positions: Positions) -> Tensor:
+    """Return positions as an ``(N, 1)`` int64 tensor."""
     if not isinstance(positions, Tensor):
         positions = torch.tensor(positions, dtype=torch.int64)
     if positions.is_floating_point() or positions.dtype is torch.bool:
         raise TypeError(f"positions must be integers, got {positions.dtype}")
-    blocks = (count + 3) // 4
-    if positions.device.type == "cpu":
-        # In NumPy, which starts an operation in a fifth of the time: most draws are small.
-        array = positions.reshape(-1, 1).to(torch.int64).numpy()
-        if array.size and array.min() < 0:
-            raise ValueError(f"positions must be at least 0, got {array.min()}")
-        host_words = _compiled_words if "numba" in sys.modules else _host_words
-        return torch.from_numpy(host_words(array, blocks, epoch, key))[:, :count]
-    # Reading a value back from a CUDA tensor would stall it, so there a negative position only wraps.
     positions = positions.reshape(-1, 1).to(torch.int64)
-    block = torch.arange(blocks, device=positions.device)
-    words = philox(_counter(positions, block, torch.full_like(block[:1], epoch)), key)
-    return torch.stack(torch.broadcast_tensors(*words), dim=-1).flatten(-2)[:, :count]
+    # Reading a value back from a CUDA tensor would stall it, so there a negative position only wraps.
+    if positions.device.type == "cpu" and (array := positions.numpy()).size and array.min() < 0:
+        raise ValueError(f"positions must be at least 0, got {array.min()}")
+    return positions
+
+
+def _compiles(positions: Tensor) -> bool:
+    """Say whether numbers are drawn by compiled code: on a CPU, in a hundredth of the time, where Numba is loaded.
+
+    That is where the fused engine runs on the CPU. Elsewhere, as in workers, it would take a second to load.
+    """
+    return positions.device.type == "cpu" and "numba" in sys.modules
 
 
 def _host_words(
@@ -294,15 +312,23 @@ def _host_words(
 def _compiled_words(
     positions: npt.NDArray[np.int64], blocks: int, epoch: int, key: tuple[int, int]
 ) -> npt.NDArray[np.int64]:
-    """Return what :func:`_host_words` does, in a hundredth of the time, where Numba is loaded already.
-
-    That is where the fused engine runs on the CPU. Elsewhere, as in workers, it would take a second to load.
-    """
+    """Return what :func:`_host_words` does."""
     from torchaug_gen.rng_kernels import fill_words
 
     words = np.empty((len(positions), blocks, 4), np.int64)
     fill_words(words, positions.reshape(-1), epoch, key[0], key[1])
     return words.reshape(len(positions), 4 * blocks)
+
+
+def _compiled_integers(
+    positions: npt.NDArray[np.int64], count: int, epoch: int, key: tuple[int, int], *, low: int, width: int
+) -> npt.NDArray[np.int64]:
+    """Return ``(N, count)`` integers in [low, low + width)."""
+    from torchaug_gen.rng_kernels import fill_integers
+
+    numbers = np.empty((len(positions), count), np.int64)
+    fill_integers(numbers, positions.reshape(-1), epoch, key[0], key[1], low, width)
+    return numbers
 
 
 def _counter(positions: Any, blocks: Any, epoch: Any) -> tuple[Any, Any, Any, Any]:

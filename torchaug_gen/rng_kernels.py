@@ -22,3 +22,18 @@ def fill_words(words, positions, epoch, key0, key1):
                 k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
             words[row, block, 0], words[row, block, 1] = np.int64(c0), np.int64(c1)
             words[row, block, 2], words[row, block, 3] = np.int64(c2), np.int64(c3)
+
+
+@njit(cache=True, nogil=True)
+def fill_integers(numbers, positions, epoch, key0, key1, low, width):
+    """Fill ``numbers`` ``(N, count)`` int64 with integers in [low, low + width), of 64 random bits each."""
+    words = np.empty((1, (numbers.shape[1] + 1) // 2, 4), np.int64)
+    pairs = words.reshape(-1, 2)
+    half, word = np.uint64(32), np.uint64(0xFFFFFFFF)
+    for row in range(numbers.shape[0]):
+        fill_words(words, positions[row : row + 1], epoch, key0, key1)
+        for column in range(numbers.shape[1]):
+            carry = (np.uint64(pairs[column, 1]) * np.uint64(width)) >> half
+            upper = np.uint64(pairs[column, 0]) * np.uint64(width)
+            # Even with a width of 2³² the sum stays below 2⁶⁴.
+            numbers[row, column] = np.int64(((upper + carry) >> half) & word) + low

@@ -26,6 +26,17 @@ def test_every_sample_is_given_to_as_many_positions_as_there_are_laps(block, win
     assert counts.tolist() == [laps] * (blocks * block)
 
 
+@settings(max_examples=60, deadline=None)
+@given(where=st.tuples(st.integers(0, 200), st.integers(1, 20), st.integers(1, 4)), **SIZES)
+def test_a_position_is_given_the_same_alone_and_among_others(where, block, window, laps):
+    start, count, step = where
+    turnover, positions = Turnover(block, window, laps), np.arange(start, start + count * step, step)
+    together = turnover.samples(positions, seed=3, epoch=1)
+    every = turnover.samples(np.arange(positions[-1] + 1), seed=3, epoch=1)
+    alone = [int(turnover.samples(positions[i : i + 1], seed=3, epoch=1)[0]) for i in range(count)]
+    assert together.tolist() == alone == every[positions].tolist()
+
+
 @settings(max_examples=40, deadline=None)
 @given(**SIZES)
 def test_no_more_than_the_window_is_in_use(block, window, laps):

@@ -55,7 +55,7 @@ def join(parts: Sequence[Rows]) -> list[Rows]:
     positions = torch.empty(n, dtype=torch.int64)
     for part, images in zip(parts, tensors, strict=True):
         put(joined, part.rows, images)
-        positions[part.rows] = part.positions
+        put(positions, part.rows, part.positions)
     return [Rows(joined, torch.arange(n), positions)]
 
 

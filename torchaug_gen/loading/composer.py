@@ -34,7 +34,8 @@ class Placed:
         """Return the rows of a plan."""
         if not plan.synthetic:
             return Placed(torch.arange(plan.real), plan.positions)
-        return Placed((~plan.synthetic_rows).nonzero()[:, 0], plan.synthetic_rows.nonzero()[:, 0])
+        rows = plan.synthetic_rows.numpy()
+        return Placed(torch.from_numpy(np.flatnonzero(~rows)), torch.from_numpy(np.flatnonzero(rows)))
 
     def __len__(self) -> int:
         return len(self.real) + len(self.synthetic)
@@ -174,8 +175,8 @@ class Composer:
         classes = batches.to_device(classes, real.device)
         synthetic = classes if real.ndim == 1 else F.one_hot(classes, real.shape[1])
         labels = real.new_empty(len(real) + len(classes), *real.shape[1:])
-        labels[batches.to_device(rows.real, real.device)] = real
-        labels[batches.to_device(rows.synthetic, real.device)] = synthetic.to(real.dtype)
+        batches.put(labels, rows.real, real)
+        batches.put(labels, rows.synthetic, synthetic.to(real.dtype))
         return labels
 
     def _widened(self, plan: Plan, rows: Placed) -> dict[batches.Path, Any]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen import rng
+from torchaug_gen.batch import take
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class LabelSource:
     @property
     def cursor(self) -> Cursor:
         """What the classes of later items depend on, as far as the policy asks for it."""
-        if isinstance(self._policy, str):
-            return Cursor(seen=tuple(self.seen.tolist())) if self._policy == "balance" else Cursor(latest=self._latest)
-        return Cursor()
+        if self._balances:
+            return Cursor(seen=tuple(self.seen.tolist()))
+        return Cursor(latest=self._latest) if isinstance(self._policy, str) else Cursor()
 
     @cursor.setter
     def cursor(self, cursor: Cursor) -> None:
@@ -67,24 +68,26 @@ class LabelSource:
         """
         if len(real):
             self._latest = real
-        self.seen += torch.bincount(real, minlength=self._num_classes)
+        if self._balances:
+            self.seen += torch.bincount(real, minlength=self._num_classes)
         if not len(positions):
             return torch.empty(0, dtype=torch.int64)
         if callable(self._policy):
-            labels = self._checked(self._policy(real, positions), len(positions))
-        elif isinstance(self._policy, Tensor):
-            labels = self._weighted(self._policy, positions)
-        elif self._policy == "balance":
-            return self._balanced(len(positions))
-        else:
-            labels = self._matched(positions)
-        self.seen += torch.bincount(labels, minlength=self._num_classes)
-        return labels
+            return self._checked(self._policy(real, positions), len(positions))
+        if isinstance(self._policy, Tensor):
+            return self._weighted(self._policy, positions)
+        return self._balanced(len(positions)) if self._balances else self._matched(positions)
+
+    @property
+    def _balances(self) -> bool:
+        return isinstance(self._policy, str) and self._policy == "balance"
 
     def _matched(self, positions: Tensor) -> Tensor:
         # Before the first real row there is nothing to match, so every class is as good.
         pool = self._latest if len(self._latest) else torch.arange(self._num_classes)
-        return pool[rng.integers(self._seed, "loader.labels", self._epoch, positions, high=len(pool))]
+        rows = rng.integers(self._seed, "loader.labels", self._epoch, positions, high=len(pool))
+        matched: Tensor = take(pool, rows)
+        return matched
 
     def _weighted(self, weights: Tensor, positions: Tensor) -> Tensor:
         draws = rng.uniform(self._seed, "loader.labels", self._epoch, positions, dtype=torch.float64)

@@ -9,11 +9,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -147,8 +148,11 @@ def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
 
     Row i is synthetic where ``floor((i+1)·s/n) > floor(i·s/n)``; ``shift`` turns the pattern by that many rows.
     """
-    if n == 0 or synthetic == 0:
-        return torch.zeros(n, dtype=torch.bool)
-    rows = (torch.arange(n) + shift) % n
-    turned: Tensor = (rows + 1) * synthetic // n > rows * synthetic // n
-    return turned
+    return torch.from_numpy(np.roll(_spread(n, synthetic), -(shift % n) if n else 0))
+
+
+@lru_cache(maxsize=256)
+def _spread(n: int, synthetic: int) -> npt.NDArray[np.bool_]:
+    # Batches of an epoch differ by one synthetic item at most, so there are few patterns.
+    before = np.arange(n + 1) * synthetic // max(n, 1)
+    return before[1:] > before[:-1]

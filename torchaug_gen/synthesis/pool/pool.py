@@ -116,6 +116,9 @@ class SyntheticPool(Synthesizer):
             Turnover.within(count, block=self._block, laps=max(round(reuse / share), 1))
             for count, share in zip(self._blocks, shares.tolist(), strict=True)
         ]
+        # Classes of one size turn over alike: without weights there is one kind.
+        self._kinds = list(dict.fromkeys(self._turnovers))
+        self._kind_of = np.array([self._kinds.index(turnover) for turnover in self._turnovers])
         self._begin()
 
     @property
@@ -218,12 +221,11 @@ class SyntheticPool(Synthesizer):
 
     def _samples(self, classes: np.ndarray, within: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
         """Return each position's sample number in its class."""
-        samples = np.empty_like(within)
-        # Classes of one size turn over alike: without weights there is one kind.
-        kinds = {turnover: index for index, turnover in enumerate(dict.fromkeys(self._turnovers))}
-        kind_of = np.array([kinds[turnover] for turnover in self._turnovers])[classes]
-        for turnover, kind in kinds.items():
-            rows = kind_of == kind
+        if len(self._kinds) == 1:
+            return self._kinds[0].samples(within, seed=seed, epoch=epoch)
+        samples, kinds = np.empty_like(within), self._kind_of[classes]
+        for kind, turnover in enumerate(self._kinds):
+            rows = kinds == kind
             samples[rows] = turnover.samples(within[rows], seed=seed, epoch=epoch)
         return samples
 

@@ -63,6 +63,10 @@ class Turnover:
         """
         if positions.min() < 0:
             raise ValueError(f"positions must be at least 0, got {positions.min()}")
+        if (one := self._one_lap(positions)) is not None:
+            number, start, width = one
+            order = _order(seed, epoch, number, width)[positions - start]
+            return np.asarray(order + self._oldest(number, width) * self.block)
         stage = np.searchsorted(self._start, positions, side="right") - 1
         size = (stage + 1) * self.block
         lap, place = np.divmod(positions - self._start[stage], size)
@@ -72,8 +76,8 @@ class Turnover:
             here = lap == number
             # All of a lap are of one stage.
             width = int(size[here][0])
-            oldest = self._newest(int(number)) + 1 - width // self.block
-            found[here] = oldest * self.block + _order(seed, epoch, int(number), width)[place[here]]
+            first = self._oldest(int(number), width) * self.block
+            found[here] = first + _order(seed, epoch, int(number), width)[place[here]]
         return found
 
     def coming(self, position: int) -> tuple[range, float]:
@@ -84,6 +88,19 @@ class Turnover:
         came, comes = -(-newest * self.laps // self.window), -(-(newest + 1) * self.laps // self.window)
         begin, end = self._lap_start(came), self._lap_start(comes)
         return range(newest + 1, self._newest(comes) + 1), (position - begin) / (end - begin)
+
+    def _one_lap(self, positions: np.ndarray) -> tuple[int, int, int] | None:
+        """Return number, first position and width of the lap of all positions, as of most batches, if it is one."""
+        low, high = int(positions.min()), int(positions.max())
+        stage = int(np.searchsorted(self._start, low, side="right")) - 1
+        begin, width = int(self._start[stage]), (stage + 1) * self.block
+        done = (low - begin) // width
+        # Stages end with a lap.
+        start = begin + done * width
+        return (int(self._first_lap[stage]) + done, start, width) if high < start + width else None
+
+    def _oldest(self, lap: int, width: int) -> int:
+        return self._newest(lap) + 1 - width // self.block
 
     def _newest(self, lap: int) -> int:
         return lap * self.window // self.laps
