@@ -8,6 +8,7 @@ name, takes the row out, and gives every contestant's share of it::
     common.case(rates, baseline=..., limit=name)
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +55,7 @@ def decoding(folder: Path | str, *, workers: int = 0, most: int = 512) -> tuple[
 
     Args:
         folder: with the files, anywhere below it.
-        workers: threads that decode; 0 for as many as PyTorch uses here.
+        workers: threads that decode; 0 for one on each core.
         most: how many of the files, evenly chosen.
 
     Raises:
@@ -67,7 +68,7 @@ def decoding(folder: Path | str, *, workers: int = 0, most: int = 512) -> tuple[
         raise FileNotFoundError(f"expected a folder with .jpg files, found none under {folder}")
     chosen = paths[:: -(-len(paths) // most)]
     files = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in chosen]
-    threads = workers or torch.get_num_threads()
+    threads = workers or (os.cpu_count() or 1)
     pool = ThreadPoolExecutor(threads)
 
     def share(first: int) -> None:

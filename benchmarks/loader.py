@@ -11,10 +11,12 @@ tensors in a stock ``DataLoader``, and on JPEG files:
 - *jpeg*: ``ImageFolder`` with torchvision v2, and ``JpegFolder`` wrapped, to float batches of 96² (random resized crop,
   flip, colour jitter, normalize), with as many workers each.
 
-and how many batches are alive at a time, and whether memory grows from pass to pass. ``--train`` takes a step of a
-small convolutional classifier on each batch of digits. ``--photographs FOLDER`` reads that tree of JPEG files by class;
-without, files of noise of the same size are made up, which decode more slowly than photographs. ``--quick`` only shows
-that everything runs.
+The limit is copying a digit in and out, or decoding the files on all cores, and nothing else, measured in the same
+rounds. Besides: how many batches are alive at a time, and whether memory grows from pass to pass.
+
+``--train`` takes a step of a small classifier on each batch of digits. ``--photographs FOLDER`` reads that
+tree of JPEG files by class; without, files of noise of the same size are made up, which decode more slowly than
+photographs. ``--quick`` only shows that everything runs.
 """
 
 import argparse
@@ -31,7 +33,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import common
+from benchmarks import common, limits, plots
 from torchaug_gen import AugmentedLoader, Synthesizer, fuse
 from torchaug_gen.folder import JpegFolder
 from torchaug_gen.synthesis.network import NetworkSynthesizer
@@ -94,6 +96,8 @@ def classifier() -> nn.Module:
     )
 
 
+# Bytes of a digit, read as uint8 and written as float32.
+_DIGIT = 28 * 28 * (1 + 4)
 # Rounds of each question, however long they take.
 _FEWEST = 2
 
@@ -315,8 +319,9 @@ def main() -> None:
         for name, (baseline, contestants) in cases.items():
             if arguments.only and not name.startswith(tuple(arguments.only)):
                 continue
-            rates = rates_within(contestants, seconds=arguments.seconds, rounds=arguments.rounds)
-            results[name] = common.case(rates, baseline=baseline)
+            limit, work = limits.decoding(folder) if name.startswith("jpeg") else limits.copying(_DIGIT, items=128)
+            rates = rates_within({**contestants, limit: work}, seconds=arguments.seconds, rounds=arguments.rounds)
+            results[name] = common.case(rates, baseline=baseline, limit=limit)
             print(f"{name}\n{common.table(results[name]['summary'], unit='images/s')}\n", flush=True)
     results["memory"] = memory(2 if arguments.quick else 8)
     print(results["memory"])
@@ -325,7 +330,8 @@ def main() -> None:
     settings["photographs"] = Path(arguments.photographs).name if arguments.photographs else "made up"
     if not arguments.quick:
         question = "loader-train" if arguments.train else "loader"
-        print(f"written to {common.save(question, settings, results, unit='images/s')}")
+        path = common.save(question, settings, results, unit="images/s")
+        print(f"written to {path}, drawn to {plots.plot(path)}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from benchmarks import common, plots
+from benchmarks import common, limits, plots
 from benchmarks.loader import counted
 from benchmarks.shard_memory import peak
 from benchmarks.shard_readers import NAMES, NOTES, OURS, PLAIN, prepare, quiet, read
@@ -77,12 +77,15 @@ def _processor_seconds() -> float:
     return sum(use.ru_utime + use.ru_stime for use in used)
 
 
-def timed(loaders: dict[str, Iterable[Any]], *, rounds: int, baseline: str, **about: Any) -> dict[str, Any]:
-    """Return a case, with the processor time of an image beside the rates."""
+def timed(
+    loaders: dict[str, Iterable[Any]], photographs: Path, *, rounds: int, baseline: str, **about: Any
+) -> dict[str, Any]:
+    """Return a case, with the processor time of an image beside the rates, and the decoder alone as the limit."""
     contestants = {name: Metered(loader) for name, loader in loaders.items()}
-    rates = common.interleave(contestants, rounds=rounds)
+    limit, decode = limits.decoding(photographs)
+    rates = common.interleave({**contestants, limit: decode}, rounds=rounds)
     costs = {name: round(statistics.median(metered.costs[1:]), 4) for name, metered in contestants.items()}
-    return common.case(rates, baseline=baseline, processor_ms=costs, **about)
+    return common.case(rates, baseline=baseline, limit=limit, processor_ms=costs, **about)
 
 
 def reading(folder: Path, photographs: Path, absent: dict[str, str], arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,6 +99,7 @@ def reading(folder: Path, photographs: Path, absent: dict[str, str], arguments: 
         }
         results[f"reading, workers={workers}"] = timed(
             loaders,
+            photographs,
             rounds=arguments.rounds,
             baseline=PLAIN if PLAIN in loaders else OURS,
             notes=NOTES,
@@ -124,7 +128,7 @@ def write_many(folder: Path, photographs: Path) -> None:
     write_shards(items, folder / "many", samples_per_shard=1000, classes=files.classes)
 
 
-def mixing(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def mixing(folder: Path, photographs: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return a case for each number of workers."""
     from torchvision.transforms import v2
 
@@ -145,6 +149,7 @@ def mixing(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         mixed = loader(workers, synthesizer=pool, synthetic_fraction=_FRACTION)
         results[f"mixing, workers={workers}"] = timed(
             {_OFF: loader(workers), _ON: mixed},
+            photographs,
             rounds=arguments.rounds,
             baseline=_OFF,
             notes={_ON: "counts synthetic images too"},
@@ -261,7 +266,7 @@ def main() -> None:
         photographs = third(photographs, folder / "photographs") if arguments.quick else photographs
         absent = prepare(folder, photographs)
         write_many(folder, photographs)
-        results = shown(reading(folder, photographs, absent, arguments)) | shown(mixing(folder, arguments))
+        results = shown(reading(folder, photographs, absent, arguments)) | shown(mixing(folder, photographs, arguments))
         results |= shown({"memory": memory(folder, photographs, absent, arguments)})
         results |= shown({"resume": resume(folder, arguments)})
     settings = vars(arguments) | {"photographs": named}

@@ -4,12 +4,13 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end of table -->``; e
 """
 
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import common, schema
-from benchmarks.common import figure
+from benchmarks.common import figure, percent
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -84,11 +85,44 @@ def simple(name: str, *, against: str) -> Callable[[], str]:
         document = common.load(common.RESULTS / f"{name}.json")
         parts = []
         for title, case in schema.cases(document):
+            head = [title, case.get("unit", document["unit"]), against.format(case["baseline"])]
             body = [[contestant, figure(row["median"]), _ratio(row)] for contestant, row in case["summary"].items()]
-            parts.append(rows([title, case.get("unit", document["unit"]), against.format(case["baseline"])], body))
+            if "limit" in case:
+                head.append("of the limit")
+                body = [[*line, percent(case["summary"][line[0]]["share_of_limit"])] for line in body]
+                limit = [f"*limit: {case['limit']['what']}*", figure(case["limit"]["value"]), "", ""]
+            parts.append(rows(head, [*body, limit] if "limit" in case else body))
         return "\n\n".join(parts)
 
     return written
+
+
+def shards() -> str:
+    """Return the tables of streams of shards: rates, memory, and the time until a resumed one gives its first batch."""
+    results = common.load(common.RESULTS / "shards-cpu.json")["results"]
+    held = next(found for name, found in results["memory"].items() if name != "unit")
+    body = [[name, figure(value - held["nothing"])] for name, value in held.items() if name != "nothing"]
+    memory = rows(["memory of the process and two workers", "MiB beyond the imports"], body)
+    body = [
+        [name, *(figure(statistics.median(found[where])) for where in ("from the start", "from the middle"))]
+        for name, found in results["resume"].items()
+        if isinstance(found, Mapping)
+    ]
+    resume = rows(["seconds until the first batch of 10,000 samples", "from the start", "from the middle"], body)
+    return "\n\n".join([simple("shards-cpu", against="against {}")(), memory, resume])
+
+
+def scaling() -> str:
+    """Return the table of curves: between which figures, and the exponent of the power law."""
+    curves = common.load(common.RESULTS / "scaling-cpu.json")["results"]["curves"]
+    body = []
+    for name, curve in curves.items():
+        first, last = curve["points"][0], curve["points"][-1]
+        over = f"{curve['over']}, {first['x']:g} to {last['x']:g}"
+        cost = f"{figure(first['median'])} to {figure(last['median'])} {curve['unit']}"
+        above = f" above {figure(curve['without'])}" if "without" in curve else ""
+        body.append([name, over, cost, f"{curve['exponent']:.2f}{above}"])
+    return rows(["curve", "over", "cost", "exponent"], body)
 
 
 _MEASURES = {
@@ -116,6 +150,38 @@ def synthesis(name: str) -> Callable[[], str]:
     return written
 
 
+def usefulness(stage: str) -> Callable[[], str]:
+    """Return what writes the table of an experiment: accuracies of all arms by size, and what they gained."""
+
+    def written() -> str:
+        from torchaug_gen.evaluation.experiment.arms import ARMS
+
+        found = common.load(common.RESULTS / "usefulness-cpu.json")["results"][stage]
+        accuracies = {(row["arm"], row["per_class"]): row for row in found["rows"]}
+        gains = {(each["arm"], each["per_class"]): each for each in found["comparisons"]}
+        sizes = sorted({size for _, size in accuracies})
+        body = []
+        for arm in dict.fromkeys(arm for arm, _ in accuracies):
+            cells = [_accuracy(accuracies.get((arm, size)), gains.get((arm, size))) for size in sizes]
+            body.append([ARMS[arm].title, *cells])
+        seeds = {size: min(row["seeds"] for (_, of), row in accuracies.items() if of == size) for size in sizes}
+        return rows(["training data", *(f"{size} per class, {seeds[size]} seeds" for size in sizes)], body)
+
+    return written
+
+
+def _accuracy(row: Mapping[str, Any] | None, gain: Mapping[str, Any] | None) -> str:
+    """Return a cell: the mean accuracy, what it gained over its baseline, and whether that is beyond noise."""
+    if row is None:
+        return "–"
+    said = f"{100 * row['accuracy']:.1f}"
+    if gain is None:
+        return said
+    gained = f"{100 * gain['difference']:+.1f}".replace("-", "−")
+    beyond_noise = gain["outcome"] in ("helped", "hurt")
+    return f"{said} (**{gained}, {gain['outcome']}**)" if beyond_noise else f"{said} ({gained})"
+
+
 def _ratio(row: Mapping[str, Any]) -> str:
     return "too noisy" if row["too_noisy"] else f"{row['ratio_to_baseline']:.2f} ×"
 
@@ -133,7 +199,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "imports": simple("imports-cpu", against="against {}"),
     "sampling": simple("sampling-cpu", against="against {}"),
     "loader": simple("loader-cpu", against="against {}"),
-    "shards": simple("shards-cpu", against="against {}"),
+    "shards": shards,
+    "scaling": scaling,
+    "usefulness-clothing": usefulness("clothing"),
+    "usefulness-fashion": usefulness("fashion"),
+    "memory": simple("memory-cpu", against="against {}"),
     "synthesis-photographs": synthesis("synthesis-photographs-cpu"),
     "synthesis-fashion-mnist": synthesis("synthesis-fashion-mnist-cpu"),
 }
