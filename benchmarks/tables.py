@@ -112,6 +112,19 @@ def shards() -> str:
     return "\n\n".join([simple("shards-cpu", against="against {}")(), memory, resume])
 
 
+def shards_in_short() -> str:
+    """Return the table of readers of photographs: a line for each, a column for each number of workers."""
+    results = common.load(common.RESULTS / "shards-cpu.json")["results"]
+    cases = {name.removeprefix("reading, "): case for name, case in results.items() if name.startswith("reading")}
+    head = ["images/s (against webdataset)", *(name.replace("=", ": ") for name in cases)]
+    names = dict.fromkeys(name for case in cases.values() for name in case["summary"])
+    body = []
+    for name in names:
+        found = [case["summary"].get(name) for case in cases.values()]
+        body.append([name, *("–" if row is None else f"{figure(row['median'])} ({_ratio(row)})" for row in found)])
+    return rows(head, body)
+
+
 def scaling() -> str:
     """Return the table of curves: between which figures, and the exponent of the power law."""
     curves = common.load(common.RESULTS / "scaling-cpu.json")["results"]["curves"]
@@ -200,6 +213,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "sampling": simple("sampling-cpu", against="against {}"),
     "loader": simple("loader-cpu", against="against {}"),
     "shards": shards,
+    "shards-in-short": shards_in_short,
     "scaling": scaling,
     "usefulness-clothing": usefulness("clothing"),
     "usefulness-fashion": usefulness("fashion"),

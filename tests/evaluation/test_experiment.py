@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -93,6 +94,8 @@ def test_folders_are_read_by_class_name_and_all_held_out_trees_are_tested_on(tmp
         load_folder(tmp_path, image_size=16)
     with pytest.raises(FileNotFoundError, match="no folder"):
         load_folder(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="image_size must be at least 1, got 0"):
+        load_folder(tmp_path, image_size=0)
 
 
 class Known(Synthesizer):
@@ -260,6 +263,20 @@ def test_an_experiment_that_is_stopped_goes_on_with_what_is_left(data, tmp_path,
     assert len(ran) == 5, "no cell begins when the time is up"
 
 
+@pytest.mark.parametrize("missing", ["scipy.stats", "matplotlib.figure"])
+def test_what_is_not_installed_is_said_before_anything_is_trained(data, tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr("torchaug_gen.evaluation.experiment.run.run_cell", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ModuleNotFoundError, match=r"torchaug_gen\[experiment\]"):
+        run_experiment(data, ExperimentSettings(per_class=(4,), **TINY), out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_a_time_that_is_none_raises(data, tmp_path, seconds):
+    with pytest.raises(ValueError, match="seconds must be a number of at least 0, got"):
+        run_experiment(data, ExperimentSettings(per_class=(4,), **TINY), out=tmp_path, seconds=seconds)
+
+
 def test_synthesizers_see_nothing_but_their_own_training_images(data, tmp_path, monkeypatch):
     seen = []
 
@@ -365,6 +382,10 @@ def test_the_command_runs_goes_on_and_explains_itself(tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "Nothing can be said yet" in said and "results.md" in said
+    assert "tested on 6 images (held out)" in said
+    none = [*command, "--out", str(tmp_path / "none"), "--hours", "0"]
+    assert main(none) == 0
+    assert capsys.readouterr().out.endswith("results.md, results.json\n"), "without any cell there is no picture"
     assert main([*command, "--arms", "diffusion"]) == 2
     assert "got 'diffusion'" in capsys.readouterr().err
     assert main([*command, "--per-class", "9"]) == 2

@@ -3,7 +3,15 @@ import random
 
 import pytest
 
-from torchaug_gen.evaluation.experiment.statistics import compare_pairs, corrected, holm, mean_interval, t_test, worth
+from torchaug_gen.evaluation.experiment.statistics import (
+    compare_pairs,
+    corrected,
+    holm,
+    mean_interval,
+    standard_error,
+    t_test,
+    worth,
+)
 
 stats = pytest.importorskip("scipy.stats")
 
@@ -75,8 +83,27 @@ def test_an_interval_holds_its_mean_and_is_the_same_each_time():
 
 def test_the_t_test_is_scipys_and_has_an_answer_without_spread():
     values = [0.01, 0.03, -0.01, 0.02]
-    assert t_test(values) == stats.ttest_1samp(values, 0).pvalue
-    assert t_test([0.0, 0.0]) == 1.0 and t_test([0.1, 0.1]) == 0.0
+    assert made(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert t_test(0.0, 0.0, 2) == 1.0 and t_test(0.1, 0.0, 2) == 0.0
+
+
+def test_seeds_that_agree_to_the_image_are_no_proof():
+    """One image of nine on each of three seeds: without a spread the t-test would be sure."""
+    assert standard_error([0.1] * 3, tested=9) == pytest.approx(0.5 / 9 / math.sqrt(3))
+    one, none = (corrected([made([gain] * 3, tested=9)])[0] for gain in (1 / 9, 0.0))
+    assert one.p > 0.05 and one.outcome == none.outcome == "no difference beyond noise"
+    assert none.hidden > 1 / 9
+    assert corrected([made([3 / 9] * 3, tested=9)])[0].outcome == "helped"
+    # Where figures have a spread of their own, the number of test images changes nothing.
+    assert made([0.03, 0.02, 0.04], tested=700).p == made([0.03, 0.02, 0.04]).p
+
+
+def test_what_could_hide_in_the_noise_is_not_less_than_the_t_test_misses():
+    gains = [-0.014, -0.001, -0.014]
+    interval = stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+    found = made(gains)
+    assert found.hidden == pytest.approx(-interval.low, abs=1e-4) and found.hidden > -found.interval[0]
+    assert made([0.1]).hidden is None
 
 
 def test_worth_is_the_share_of_what_real_images_gain():

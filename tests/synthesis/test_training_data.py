@@ -88,7 +88,7 @@ def test_bad_data_are_named(items, classes, message):
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(TypeError, match="got generator"):
         read_images(item for item in ())
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="data must be a folder of images, but there is no folder"):
         read_images(tmp_path / "nowhere")
 
 

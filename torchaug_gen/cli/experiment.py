@@ -75,5 +75,7 @@ def _experiment(arguments: argparse.Namespace) -> int:
             f"stopped; what is done is in {arguments.out}, and the same command goes on from there"
         ) from None
     print(result.about, *result.notes, *result.verdict, sep="\n")
-    print(f"written to {arguments.out}: results.md, results.json, results.png")
+    # Without any cell there is no picture.
+    names = ["results.md", "results.json", *(["results.png"] if result.cells else [])]
+    print(f"written to {arguments.out}: {', '.join(names)}")
     return 0

@@ -87,9 +87,11 @@ def load_folder(folder: str | Path, *, image_size: int = 64) -> ExperimentData:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: fewer than two classes, unreadable images, and held-out images of a class that cannot be trained.
+        ValueError: no size, fewer than two classes, unreadable images, and held-out images of a class that cannot be trained.
     """
     folder = Path(folder)
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
     if not folder.is_dir():
         raise FileNotFoundError(f"DATA must be a folder of images, but there is no folder {folder}")
     trees = [tree for names in _HELD_OUT if (tree := _first(folder, names)) is not None]

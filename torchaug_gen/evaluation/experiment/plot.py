@@ -29,18 +29,17 @@ def save_plot(found: Mapping[str, Any], path: str | Path) -> Path:
     """
     if not found["rows"]:
         raise ValueError("there is nothing to draw yet: no cell has been run")
-    figure_type = _figure_type()
     sizes = sorted({row["per_class"] for row in found["rows"]})
     rows = max(len(_compared(found, size)) for size in sizes)
     width, height = 4.6 * (len(sizes) + 1), max(3.6, 1.4 + 0.32 * rows)
-    figure = figure_type(figsize=(width, height))
+    figure = figure_type()(figsize=(width, height))
     axes = figure.subplots(1, len(sizes) + 1, squeeze=False)[0]
     _draw_levels(axes[0], found)
     for axis, size in zip(axes[1:], sizes, strict=True):
         _draw_gains(axis, _compared(found, size), f"{size} per class")
     title = f"{found['name']}: what synthetic images gain over augmentation alone"
     told = "green helped, red hurt, grey made no difference beyond noise, after Holm's correction"
-    figure.suptitle(f"{title} ({told})", x=0.01, ha="left", fontsize=10)
+    figure.suptitle(f"{title}\n{told}", x=0.01, ha="left", fontsize=10)
     figure.tight_layout()
     figure.savefig(Path(path), dpi=_DPI)
     return Path(path)
@@ -83,7 +82,8 @@ def _draw_gains(axis: Any, compared: list[Mapping[str, Any]], title: str) -> Non
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _figure_type() -> Any:
+def figure_type() -> Any:
+    """Return matplotlib's figure, or raise ``ModuleNotFoundError`` that says how to get it."""
     try:
         # A figure of its own, not pyplot's: no window, and no state that others share.
         from matplotlib.figure import Figure

@@ -26,6 +26,7 @@ class ExperimentResult:
         missing: how many cells are still to be run.
         settings: of the experiment.
         notes: what the reader should know, in sentences.
+        tested: number of test images, where known: figures are no finer than one of them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ExperimentResult:
     missing: int
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    tested: int | None = None
 
     @property
     def sizes(self) -> list[int]:
@@ -98,6 +100,7 @@ class ExperimentResult:
             "metric": self.metric,
             "missing_cells": self.missing,
             "notes": list(self.notes),
+            "tested": self.tested,
             "verdict": self.verdict,
             "rows": [self.row(arm, size) for size in self.sizes for arm in self.arms if self.figures(arm, size)],
             "comparisons": [asdict(found) for found in self.comparisons],
@@ -121,7 +124,12 @@ class ExperimentResult:
         if not seeds:
             return None
         return compare_pairs(
-            [theirs[seed] for seed in seeds], [mine[seed] for seed in seeds], arm=name, against=baseline, per_class=size
+            [theirs[seed] for seed in seeds],
+            [mine[seed] for seed in seeds],
+            arm=name,
+            against=baseline,
+            per_class=size,
+            tested=self.tested,
         )
 
     def _with_worth(self, found: Comparison) -> Comparison:
@@ -153,11 +161,10 @@ def _sentence(found: Comparison) -> str:
 
 def _undecided(asked: Sequence[Comparison]) -> list[str]:
     """Say how large a difference could have gone unseen where none was found."""
-    found = [each for each in asked if each.outcome == NO_DIFFERENCE and each.interval is not None]
+    found = [each.hidden for each in asked if each.outcome == NO_DIFFERENCE and each.hidden is not None]
     if not found:
         return []
-    widest = max(max(abs(bound) for bound in each.interval or (0, 0)) for each in found)
-    return [f"Where no difference was found, one of up to {100 * widest:.1f} points could still hide in the noise."]
+    return [f"Where no difference was found, one of up to {100 * max(found):.1f} points could still hide in the noise."]
 
 
 def _worth(found: Comparison) -> str | None:

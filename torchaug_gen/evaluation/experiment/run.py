@@ -15,10 +15,11 @@ from tqdm import tqdm
 from torchaug_gen.evaluation.experiment.arms import ARMS
 from torchaug_gen.evaluation.experiment.cell import run_cell
 from torchaug_gen.evaluation.experiment.data import ExperimentData, load_folder, training_set
-from torchaug_gen.evaluation.experiment.plot import save_plot
+from torchaug_gen.evaluation.experiment.plot import figure_type, save_plot
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
 from torchaug_gen.evaluation.experiment.sources import Sources, group_seed
+from torchaug_gen.evaluation.experiment.statistics import scipy_stats
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
 
@@ -61,6 +62,11 @@ def run_experiment(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if seconds is not None and not seconds >= 0:
+        raise ValueError(f"seconds must be a number of at least 0, got {seconds}")
+    # What the results need is missed now, and not after a night of training.
+    scipy_stats()
+    figure_type()
     settings = settings or ExperimentSettings()
     images = data if isinstance(data, ExperimentData) else load_folder(data, image_size=image_size)
     _check_sizes(images, settings)
@@ -94,6 +100,7 @@ def collect(data: ExperimentData, settings: ExperimentSettings, *, out: str | Pa
         missing=missing,
         settings=settings.as_json(),
         notes=(*data.notes, *_short(data, settings)),
+        tested=len(data.test),
     )
 
 
@@ -236,6 +243,7 @@ def _short(data: ExperimentData, settings: ExperimentSettings) -> list[str]:
 
 def _about(data: ExperimentData, settings: ExperimentSettings) -> str:
     splits = " and ".join(f"{count:,} of {name}" for name, count in data.splits.items())
+    splits = splits if len(data.splits) > 1 else next(iter(data.splits))
     imbalance = (
         "" if settings.imbalance == 1 else f" The commonest class has {settings.imbalance:g} times the rarest's."
     )

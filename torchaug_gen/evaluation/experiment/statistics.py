@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from torchaug_gen.evaluation.usefulness import CANNOT_TELL, HELPED, HURT, NO_DIFFERENCE
+from torchaug_gen.evaluation.resampled import student_tail
+from torchaug_gen.evaluation.usefulness import CANNOT_TELL, HELPED, HURT, NO_DIFFERENCE, t_quantile
 
 _RESAMPLES = 9999
 LEVEL = 0.05
@@ -30,6 +31,7 @@ class Comparison:
         pairs: how many seeds have both.
         difference: mean of what the arm gained, as a share: 0.01 is one point.
         interval: 95 % bootstrap interval of that mean (BCa); ``None`` for a single pair.
+        error: standard error of the mean difference; ``None`` for a single pair.
         p: of the paired t-test; ``None`` for a single pair.
         adjusted: ``p`` after Holm's correction among all comparisons of the arm's role.
         outcome: "helped", "hurt", "no difference beyond noise", "cannot tell".
@@ -43,16 +45,41 @@ class Comparison:
     pairs: int
     difference: float
     interval: tuple[float, float] | None
+    error: float | None
     p: float | None
     adjusted: float | None = None
     outcome: str = CANNOT_TELL
     worth: tuple[float, float, float] | None = None
 
+    @property
+    def hidden(self) -> float | None:
+        """The largest difference, as a share, that these pairs cannot exclude; ``None`` for a single pair.
+
+        The further bound of the interval and of the t-test's own, which is far wider for a few seeds.
+        """
+        if self.interval is None or self.error is None:
+            return None
+        return max(*map(abs, self.interval), abs(self.difference) + t_quantile(self.pairs - 1) * self.error)
+
 
 def compare_pairs(
-    baseline: Sequence[float], other: Sequence[float], *, arm: str, against: str, per_class: int
+    baseline: Sequence[float],
+    other: Sequence[float],
+    *,
+    arm: str,
+    against: str,
+    per_class: int,
+    tested: int | None = None,
 ) -> Comparison:
     """Return the comparison of paired figures, before any correction.
+
+    Args:
+        baseline: figures of the baseline, seed by seed.
+        other: those of the arm, on the same seeds.
+        arm: name of the arm.
+        against: name of the baseline.
+        per_class: training images per class.
+        tested: see :func:`standard_error`.
 
     Raises:
         ValueError: no pair, different numbers, or figures that are not finite.
@@ -64,8 +91,13 @@ def compare_pairs(
     if not np.isfinite(differences).all():
         raise ValueError(f"figures must be finite, got {[*baseline, *other]}")
     count = len(differences)
-    interval, p = (None, None) if count < 2 else (mean_interval(differences), t_test(differences))
-    return Comparison(arm, against, per_class, count, float(differences.mean()), interval, p)
+    mean = float(differences.mean())
+    if count < 2:
+        return Comparison(arm, against, per_class, count, mean, None, None, None)
+    error = standard_error(differences, tested=tested)
+    return Comparison(
+        arm, against, per_class, count, mean, mean_interval(differences), error, t_test(mean, error, count)
+    )
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -127,20 +159,33 @@ def worth(baseline: Sequence[float], arm: Sequence[float], extra: Sequence[float
     return float(gained.mean() / possible.mean()), low, high
 
 
-def t_test(differences: Any) -> float:
-    """Return the two-sided p-value of Student's t-test that the mean of at least two differences is zero."""
-    values = np.asarray(differences, dtype=np.float64)
-    if np.ptp(values) == 0:
+def standard_error(differences: Any, *, tested: int | None = None) -> float:
+    """Return the standard error of the mean of at least two differences.
+
+    Args:
+        differences: one for each seed.
+        tested: test images. Accuracies are multiples of 1/tested: seeds that agree to the image know the spread no
+            better than that.
+    """
+    spread = float(np.var(differences, ddof=1))
+    if tested is not None:
+        spread = max(spread, (0.5 / tested) ** 2)
+    return math.sqrt(spread / len(differences))
+
+
+def t_test(mean: float, error: float, count: int) -> float:
+    """Return the two-sided p-value of Student's t-test that a mean of ``count`` ≥ 2 differences is zero."""
+    if error == 0:
         # Without any spread there is no t; equal figures on every seed differ by nothing or by all there is.
-        return 1.0 if values[0] == 0 else 0.0
-    return float(_scipy().ttest_1samp(values, 0.0).pvalue)
+        return 1.0 if mean == 0 else 0.0
+    return 2 * student_tail(abs(mean) / error, count - 1)
 
 
 def _interval(samples: tuple[Any, ...], statistic: Any, **options: Any) -> tuple[float, float]:
     with warnings.catch_warnings():
         # SciPy warns of degenerate resamples, which two or three seeds have; bounds that are not finite show it.
         warnings.simplefilter("ignore")
-        found = _scipy().bootstrap(
+        found = scipy_stats().bootstrap(
             samples,
             statistic,
             n_resamples=_RESAMPLES,
@@ -164,7 +209,8 @@ def _judged(found: Comparison, adjusted: float | None) -> Comparison:
     return replace(found, adjusted=adjusted, outcome=outcome)
 
 
-def _scipy() -> Any:
+def scipy_stats() -> Any:
+    """Return ``scipy.stats``, or raise ``ModuleNotFoundError`` that says how to get it."""
     try:
         return import_module("scipy.stats")
     except ModuleNotFoundError as error:

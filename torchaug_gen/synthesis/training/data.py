@@ -81,6 +81,7 @@ def read_images(
             the second is read.
 
     Raises:
+        FileNotFoundError: no folder there, or none of images in it.
         ValueError: no images, images of different or unreadable kinds, labels that are missing for some images, are
             negative or have no name in ``classes``, classes without an image, and more images than ``max_gib`` holds.
         TypeError: neither a path nor a dataset.
@@ -88,6 +89,8 @@ def read_images(
     if isinstance(data, str | Path):
         from torchvision.datasets import ImageFolder
 
+        if not Path(data).is_dir():
+            raise FileNotFoundError(f"data must be a folder of images, but there is no folder {data}")
         data = ImageFolder(str(data), loader=_open)
     images: list[Tensor] = []
     labels: list[int | None] = []
