@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -215,6 +216,17 @@ def test_command(tmp_path, capsys):
     assert main(["evaluate", str(weights), str(tmp_path / "data")]) == 2
     assert main(["evaluate", run, str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_what_keeps_the_page_from_being_written_is_said_before_measuring(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torchaug_gen.evaluation.evaluate.evaluate", lambda *_, **__: pytest.fail("measured"))
+    command = ["evaluate", str(tmp_path / "run"), str(tmp_path / "data")]
+    for option in ("--out", "--json"):
+        assert main([*command, option, str(tmp_path)]) == 2
+        assert f"{tmp_path} must be a file to write, got a folder" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert main(command) == 2
+    assert "pip install 'torchaug_gen[report]'" in capsys.readouterr().err
 
 
 def test_chromium_reads_the_page(honest, tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from torchaug_gen.cli.commands import Commands
 from torchaug_gen.cli.told import add_told, told
@@ -48,8 +49,14 @@ def add(commands: Commands) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from torchaug_gen.evaluation.evaluate import evaluate
+    from torchaug_gen.evaluation.report_page import load_template
     from torchaug_gen.synthesis.training.settings import TrainingSettings
 
+    # What would keep the page from being written is said before minutes of measuring.
+    load_template()
+    for path in filter(None, (arguments.out, arguments.json)):
+        if Path(path).is_dir():
+            raise IsADirectoryError(f"{path} must be a file to write, got a folder")
     report = evaluate(
         arguments.path,
         arguments.data,

@@ -144,7 +144,11 @@ class Report:
         return json.dumps(self.as_json(), indent=2, allow_nan=False) + "\n"
 
     def to_html(self) -> str:
-        """Return one page that needs no network, no script and no other file."""
+        """Return one page that needs no network, no script and no other file.
+
+        Raises:
+            ModuleNotFoundError: Jinja is not installed (extra ``report``).
+        """
         from torchaug_gen.evaluation.report_page import render
 
         return render(self)

@@ -33,13 +33,12 @@ _THUMBNAIL, _CUT = 96, 128
 
 
 def render(report: "Report") -> str:
-    """Return the page; what users named is escaped."""
-    from jinja2 import Environment, StrictUndefined
+    """Return the page; what users named is escaped.
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(percent=_percent, figure=_figure)
-    template = environment.from_string(files("torchaug_gen.evaluation").joinpath(TEMPLATE).read_text("utf-8"))
-    return template.render(
+    Raises:
+        ModuleNotFoundError: Jinja is not installed.
+    """
+    return load_template().render(
         report=report,
         version=version("torchaug_gen"),
         distances=_overall(report),
@@ -52,6 +51,20 @@ def render(report: "Report") -> str:
         took=None if report.curves is None or report.curves.seconds is None else duration(report.curves.seconds),
         chart_size=(charts.WIDTH, charts.HEIGHT),
     )
+
+
+def load_template() -> Any:
+    """Return the page without its contents, or raise ``ModuleNotFoundError`` that says how to get what it needs."""
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the page needs Jinja, which is not installed: pip install 'torchaug_gen[report]'"
+        ) from error
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(percent=_percent, figure=_figure)
+    return environment.from_string(files("torchaug_gen.evaluation").joinpath(TEMPLATE).read_text("utf-8"))
 
 
 def strip(images: Tensor, *, columns: int = _COLUMNS) -> dict[str, Any]:
