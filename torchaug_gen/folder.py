@@ -168,7 +168,7 @@ class JpegFolder(Dataset[Item]):
 
 
 def _classes(root: str) -> list[str]:
-    if not os.path.isdir(root):
+    if not Path(root).is_dir():
         raise FileNotFoundError(f"{root} must be a folder with one for each class, but there is no such folder")
     with os.scandir(root) as entries:
         classes = sorted(entry.name for entry in entries if entry.is_dir())
