@@ -8,8 +8,8 @@ tensors in a stock ``DataLoader``, and on JPEG files:
 - *pool*: wrapped with the transform, and with three tenths of synthetic images out of a pool, which is
   drawn beside it on the same cores.
 - *fresh*: the generator called in the loop for three tenths of each batch, and the same wrapped.
-- *jpeg*: ``ImageFolder`` with torchvision v2, and ``JpegFolder`` wrapped, to float batches of 96² (random resized crop,
-  flip, colour jitter, normalize), with as many workers each.
+- *jpeg*: ``ImageFolder`` with torchvision v2, and ``JpegFolder`` with the fused transform, by hand and wrapped, to
+  float batches of 96² (random resized crop, flip, colour jitter, normalize), with as many workers each.
 
 The limit is copying a digit in and out, or decoding the files on all cores, and nothing else, measured in the same
 rounds. Besides: how many batches are alive at a time, and whether memory grows from pass to pass.
@@ -26,6 +26,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +204,25 @@ def photograph_cases(folder: str, workers: Iterable[int]) -> dict[str, tuple[str
             AugmentedLoader(DataLoader(ours, 64, shuffle=True, num_workers=count, collate_fn=JpegFolder.collate), fused)
         )
 
+    def by_hand(count: int) -> Iterator[Any]:
+        seen, inner = 0, DataLoader(ours, 64, shuffle=True, num_workers=count, collate_fn=JpegFolder.collate)
+        for images, labels in inner:
+            yield fused(images, positions=torch.arange(seen, seen + len(labels))), labels
+            seen += len(labels)
+
     def stock(count: int) -> Callable[[], int]:
         return lambda: counted(DataLoader(theirs, 64, shuffle=True, num_workers=count))
 
     rival = "ImageFolder + torchvision v2"
     return {
-        f"jpeg, workers={count}": (rival, {rival: stock(count), "wrapped JpegFolder": wrapped(count)})
+        f"jpeg, workers={count}": (
+            rival,
+            {
+                rival: stock(count),
+                "JpegFolder, fused by hand": partial(lambda count: counted(by_hand(count)), count),
+                "wrapped JpegFolder": wrapped(count),
+            },
+        )
         for count in workers
     }
 

@@ -4,6 +4,7 @@ from torchaug_gen import schedules
 from torchaug_gen.augment.fuse import FusedTransform, fuse
 from torchaug_gen.augment.mix import CutMix, MixChoice, MixUp
 from torchaug_gen.datasets import MixedDataset, MixedIterableDataset, SyntheticDataset
+from torchaug_gen.evaluation.fraction import choose_fraction
 from torchaug_gen.folder import JpegFolder
 from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.shards.mixed import MixedShardStream
@@ -39,6 +40,7 @@ __all__ = [
     "VaeConfig",
     "VaeSynthesizer",
     "VaryingSynthesizer",
+    "choose_fraction",
     "fuse",
     "gates",
     "schedules",

@@ -6,8 +6,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from torchaug_gen import AugmentedLoader, NoiseSynthesizer, Synthesizer, VaeConfig, VaryingSynthesizer, rng, train_vae
-from torchaug_gen.evaluation.fraction import choose_fraction
+from torchaug_gen import (
+    AugmentedLoader,
+    NoiseSynthesizer,
+    Synthesizer,
+    VaeConfig,
+    VaryingSynthesizer,
+    choose_fraction,
+    rng,
+    train_vae,
+)
 from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict
 
@@ -213,6 +221,14 @@ def test_balanced_accuracy_counts_classes_alike():
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         choose(real(6), HeldBack(), unseen=True, **options)
+
+
+def test_train_and_test_are_not_taken_for_classes(tmp_path):
+    for tree in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / tree / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"with train and test below it: name .*train"):
+        choose(tmp_path, lambda _: NoiseSynthesizer(SHAPE, num_classes=2))
 
 
 def test_bad_data_are_named():

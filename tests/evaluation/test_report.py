@@ -107,6 +107,25 @@ def test_a_copier_is_told_on_the_page():
     assert "Training images are copied" in page and 'class="level">below' in page
 
 
+def test_what_lies_near_outliers_only_is_not_realistic(honest):
+    """Blurred photographs have a better precision than real ones, and a KID of fifteen times as much."""
+    far = replace(honest.distances.kid, value=1.2, interval=(1.1, 1.3))
+    report = replace(honest, distances=replace(honest.distances, kid=far))
+    found = {finding.name: finding for finding in report.findings}
+    assert found["Realism"].level == "caution" and "as a whole they are far from real: KID-dct" in report.to_html()
+    assert found["Variety"].level == "good"
+
+
+def test_keeping_close_is_not_yet_copying(honest):
+    """C_T is fooled by blur: averages lie nearer to training images, among pixels, than other real images do."""
+    closer = replace(honest.memorisation["pixels"], copies=True, c_t=-3.9)
+    report = replace(honest, memorisation=honest.memorisation | {"pixels": closer})
+    found = {finding.name: finding for finding in report.findings}
+    assert found["Copies"].level == "caution" and "C_T -3.9 in 'pixels'" in found["Copies"].sentence
+    page = report.to_html()
+    assert "are copied" not in page and "keep nearer to training images than held-out ones do" in page
+
+
 def test_pairs_above_the_threshold_are_not_marked(honest):
     page = honest.to_html()
     shown = [(pair.ratio, result.threshold) for result in honest.memorisation.values() for pair in result.pairs[:8]]

@@ -15,6 +15,8 @@ LEVELS = (BAD, CAUTION, UNKNOWN, GOOD)
 # they pass, below half they fail. Between, and where so few images were measured that the interval reaches
 # below half, it takes eyes.
 _PASS, _FAIL = 0.8, 0.5
+# A kernel distance surely so many times as large as other real images could have by chance is no small matter.
+_FAR = 5.0
 # An artefact of twice the size that is named at all is seen by anybody.
 _PLAIN = 2.0
 
@@ -93,6 +95,7 @@ def _distance_findings(distances: Distances | None, baseline: Distances | None, 
             there.precision,
             n,
             "{:.0%} of synthetic images lie near a real image; of other real images {:.0%} do",
+            _far(distances, baseline),
         ),
         _relative(
             "Variety",
@@ -105,16 +108,29 @@ def _distance_findings(distances: Distances | None, baseline: Distances | None, 
     return [*found, *_class_findings(distances, baseline)]
 
 
-def _relative(name: str, share: float, real: float, n: int, words: str) -> Finding:
+def _far(distances: Distances, baseline: Distances) -> str:
+    """Return what the kernel distance says against realism, if anything.
+
+    Real images that are unlike all others make much room around themselves, in which blurred ones find place too:
+    Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models" (ICML 2020).
+    """
+    here, there = distances.kid, baseline.kid
+    if here is None or there is None or here.interval[0] <= _FAR * max(there.interval[1], 0.0):
+        return ""
+    figures = f"KID-{distances.space} is {here.value:.2g}, that of other real images {there.value:.2g}"
+    return f" But as a whole they are far from real: {figures}."
+
+
+def _relative(name: str, share: float, real: float, n: int, words: str, against: str = "") -> Finding:
     if real == 0:
         return Finding(name, UNKNOWN, "Not measured: real images are not near each other either.")
     low, high = wilson(round(share * n), n)
     level = CAUTION
     if high < _FAIL * real:
         level = BAD
-    elif share >= _PASS * real and low >= _FAIL * real:
+    elif share >= _PASS * real and low >= _FAIL * real and not against:
         level = GOOD
-    return Finding(name, level, f"{words.format(share, real)} (n={n}).", share / real, _PASS)
+    return Finding(name, level, f"{words.format(share, real)} (n={n}).{against}", share / real, _PASS)
 
 
 def _class_findings(distances: Distances, baseline: Distances) -> list[Finding]:
@@ -158,13 +174,19 @@ def _copy_finding(memorisation: Mapping[str, Memorisation], why: str) -> Finding
     if not memorisation:
         return Finding("Copies", UNKNOWN, f"Not measured: {why}.")
     # A space that found copies speaks for all; where none did, that with most.
-    result = max(memorisation.values(), key=lambda one: (one.copies, one.share))
+    result = max(memorisation.values(), key=lambda one: (one.singled_out, one.copies, one.share))
     low, high = result.interval
     score = f"; C_T {result.c_t:+.1f} in {result.space!r}" if result.copies and result.c_t is not None else ""
     sentence = (
         f"{result.share:.1%} of synthetic images are nearer to a training image than {1 - result.expected[0]:.0%} of "
         f"held-out images are (95 % interval {low:.1%} to {high:.1%}; by chance up to {result.expected[1]:.1%}{score})."
     )
+    if result.copies and not result.singled_out:
+        sentence = (
+            f"Synthetic images keep nearer to training images than held-out ones do (C_T {result.c_t:+.1f} in "
+            f"{result.space!r}). Copies do so, and blurred averages too: look at the pairs."
+        )
+        return Finding("Copies", CAUTION, sentence, result.share, result.expected[1])
     if result.copies:
         return Finding("Copies", BAD, f"Training images are copied: {sentence}", result.share, result.expected[1])
     return Finding("Copies", GOOD, f"No sign of copied training images: {sentence}", result.share, result.expected[1])

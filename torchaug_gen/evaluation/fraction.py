@@ -84,14 +84,14 @@ def choose_fraction(
 
     Example:
         >>> import torch
-        >>> from torchaug_gen import NoiseSynthesizer
-        >>> from torchaug_gen.evaluation.fraction import choose_fraction
+        >>> from torchaug_gen import NoiseSynthesizer, choose_fraction
         >>> from torchaug_gen.evaluation.learner import LearnerConfig
         >>> images = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         >>> noise = NoiseSynthesizer((1, 8, 8), num_classes=2)
         >>> learner = LearnerConfig(steps=3, width=8)
-        >>> choose_fraction((images, torch.arange(24) % 2), noise, unseen=True, folds=2, learner=learner).fraction
-        0.0
+        >>> choice = choose_fraction((images, torch.arange(24) % 2), noise, unseen=True, folds=2, learner=learner)
+        >>> choice.fraction, choice.schedule(total_epochs=20)(10, 0)  # either is a loader's synthetic_fraction
+        (0.0, 0.0)
     """
     _check(fractions, folds, repeats, level, margin)
     rng.check_seed(seed)

@@ -1,6 +1,7 @@
 """LabelledImages: real images that classifiers are trained and tested on, and how they are split."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from torchaug_gen.evaluation.resampled import stratified_folds
-from torchaug_gen.evaluation.sides import as_dataset, read_sides
+from torchaug_gen.evaluation.sides import as_dataset, find_trees, read_sides
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import TrainingImages, read_images
 
@@ -61,8 +62,14 @@ def read_labelled(
         seed: for datasets with random transforms.
 
     Raises:
-        ValueError: images without labels, of one class, of other classes on the two sides, or that do not fit.
+        ValueError: trees of training and test images together, images without labels, of one class, of other classes
+            on the two sides, or that do not fit.
     """
+    if isinstance(data, str | Path) and (trees := find_trees(Path(data))):
+        raise ValueError(
+            f"data must hold a subfolder of images for each class, got {data} with train and {trees[1].name} below it: "
+            f"name {trees[0]}, since what tests must not choose"
+        )
     if isinstance(synthesizer, Synthesizer):
         size = (synthesizer.image_shape[1], synthesizer.image_shape[2])
         if image_size not in (None, size):

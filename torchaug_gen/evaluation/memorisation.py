@@ -85,6 +85,15 @@ class Memorisation:
     c_t: float | None
     pairs: tuple[Pair, ...]
 
+    @property
+    def singled_out(self) -> bool:
+        """Whether there are more copies than chance allows.
+
+        C_T alone says less: averages of many images, such as blurred ones, lie nearer to all of them than these do to
+        each other.
+        """
+        return self.interval[0] > self.expected[1]
+
     def __str__(self) -> str:
         low, high = self.interval
         score = "" if self.c_t is None else f"; C_T {self.c_t:+.1f}"
@@ -92,8 +101,10 @@ class Memorisation:
             f"{self.share:.1%} of {self.synthetic} are nearer to a training image than {1 - self.expected[0]:.0%} of "
             f"held-out images are, 95 % interval {low:.1%} to {high:.1%}{score}; in {self.space!r}"
         )
-        if self.copies:
+        if self.singled_out:
             return f"Synthetic images copy training images ({evidence})."
+        if self.copies:
+            return f"Synthetic images keep nearer to training images than held-out ones do ({evidence})."
         return f"No sign of copied training images ({evidence})."
 
     def as_json(self) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def read_sides(data: Any, heldout: Any, synthesizer: Synthesizer, *, seed: int =
         ValueError: classes that the synthesizer does not know, channels that are not its own, or unreadable images.
     """
     notes: list[str] = []
-    if heldout is None and isinstance(data, str | Path) and (trees := _trees(Path(data))):
+    if heldout is None and isinstance(data, str | Path) and (trees := find_trees(Path(data))):
         data, heldout = trees
         notes.append(f"Training images are {data}, held-out images {heldout}.")
     if heldout is None:
@@ -71,7 +71,7 @@ def read_sides(data: Any, heldout: Any, synthesizer: Synthesizer, *, seed: int =
     return Sides(train, others, _name(data), None if heldout is None else _name(heldout), tuple(notes))
 
 
-def _trees(folder: Path) -> tuple[Path, Path] | None:
+def find_trees(folder: Path) -> tuple[Path, Path] | None:
     """Return the trees of training and held-out images below a folder; a class called "train" holds images itself."""
     for name in _TREES:
         found = folder / "train", folder / name

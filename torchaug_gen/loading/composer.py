@@ -32,8 +32,6 @@ class Placed:
     @staticmethod
     def of(plan: Plan) -> "Placed":
         """Return the rows of a plan."""
-        if not plan.synthetic:
-            return Placed(torch.arange(plan.real), plan.positions)
         rows = plan.synthetic_rows.numpy()
         return Placed(torch.from_numpy(np.flatnonzero(~rows)), torch.from_numpy(np.flatnonzero(rows)))
 

@@ -120,6 +120,9 @@ class Tally:
 
     def after(self, fraction: Fraction, split: Split) -> "Tally":
         """Return the tally once a batch is delivered."""
+        if not fraction:
+            # Exact rationals are slow, and most loaders mix nothing.
+            return self if not split.synthetic else replace(self, synthetic=self.synthetic + split.synthetic)
         return replace(self, target=self.target + fraction * sum(split), synthetic=self.synthetic + split.synthetic)
 
 
@@ -148,7 +151,8 @@ def synthetic_rows(n: int, synthetic: int, *, shift: int = 0) -> Tensor:
 
     Row i is synthetic where ``floor((i+1)·s/n) > floor(i·s/n)``; ``shift`` turns the pattern by that many rows.
     """
-    return torch.from_numpy(np.roll(_spread(n, synthetic), -(shift % n) if n else 0))
+    pattern, turned = _spread(n, synthetic), shift % n if n else 0
+    return torch.from_numpy(np.concatenate((pattern[turned:], pattern[:turned])))
 
 
 @lru_cache(maxsize=256)
