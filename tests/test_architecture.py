@@ -62,9 +62,20 @@ def test_only_shards_know_webdataset(path):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    code = f"import sys, torchaug_gen; print(sorted({LAZY!r} & sys.modules.keys()))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    assert printed == "[]"
+    heavy = {"import torchaug_gen": LAZY | {"torch", "numpy"}}
+    heavy |= {f"from torchaug_gen import {names}": LAZY for names in ("gates", "*")}
+    for statement, modules in heavy.items():
+        code = f"{statement}; import sys; print(sorted({modules!r} & sys.modules.keys()))"
+        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert printed.strip() == "[]", statement
+
+
+def test_the_command_line_says_its_help_without_pytorch():
+    code = "import sys\nfrom torchaug_gen.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    printed = subprocess.run(
+        [sys.executable, "-c", f"{code}print('torch' in sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.startswith("usage: torchaug-gen") and printed.splitlines()[-1] == "False"
 
 
 def test_the_public_names_are_sorted_and_there():

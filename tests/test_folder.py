@@ -87,7 +87,7 @@ def test_bad_folders_and_arguments(root, tmp_path_factory):
     (empty / "birds").mkdir()
     with pytest.raises(FileNotFoundError, match="birds must hold images"):
         JpegFolder(empty)
-    with pytest.raises(FileNotFoundError, match="nowhere must be a folder .* no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere must be a folder .* no such folder"):
         JpegFolder(empty / "nowhere")
     with pytest.raises(ValueError, match="channels must be 1 or 3, got 4"):
         JpegFolder(root, channels=4)

@@ -1,6 +1,10 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -423,6 +427,29 @@ def test_the_imbalanced_variant_fills_up_the_rare_classes_and_compares_macro_f1(
     mixed = [options["labels"] for options in seen if "synthesizer" in options]
     assert mixed == ["balance", "balance"]
     assert "macro-F1 |" in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_process(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    write_tree(tmp_path / "pets", {"cat": 12, "dog": 12})
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torchaug_gen.cli", "experiment", str(tmp_path / "pets"), "--out", str(out)]
+    command += ["--per-class", "4", "--image-size", "16", "--arms", "vae", "--seeds", "2", "--workers", "2"]
+    command += ["--steps", "20"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 120
+        # Both processes are at work where both groups train their VAE.
+        while len(list(out.glob("synthesizers/*.unfinished"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        # To the first process alone, as `kill -INT` sends it.
+        workers = psutil.Process(process.pid).children(recursive=True)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130 and "the same command goes on from there" in said
+    assert len(workers) >= 2
+    left = [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
+    assert not psutil.wait_procs(left, timeout=2)[1]
 
 
 @pytest.mark.slow

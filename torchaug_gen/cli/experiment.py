@@ -76,6 +76,6 @@ def _experiment(arguments: argparse.Namespace) -> int:
         ) from None
     print(result.about, *result.notes, *result.verdict, sep="\n")
     # Without any cell there is no picture.
-    names = ["results.md", "results.json", *(["results.png"] if result.cells else [])]
-    print(f"written to {arguments.out}: {', '.join(names)}")
+    picture = ", results.png" if result.cells else ""
+    print(f"written to {arguments.out}: results.md, results.json{picture}")
     return 0

@@ -95,7 +95,7 @@ def _distance_findings(distances: Distances | None, baseline: Distances | None, 
             there.precision,
             n,
             "{:.0%} of synthetic images lie near a real image; of other real images {:.0%} do",
-            _far(distances, baseline),
+            against=_far(distances, baseline),
         ),
         _relative(
             "Variety",
@@ -121,7 +121,7 @@ def _far(distances: Distances, baseline: Distances) -> str:
     return f" But as a whole they are far from real: {figures}."
 
 
-def _relative(name: str, share: float, real: float, n: int, words: str, against: str = "") -> Finding:
+def _relative(name: str, share: float, real: float, n: int, words: str, *, against: str = "") -> Finding:
     if real == 0:
         return Finding(name, UNKNOWN, "Not measured: real images are not near each other either.")
     low, high = wilson(round(share * n), n)

@@ -38,7 +38,7 @@ def render(report: "Report") -> str:
     Raises:
         ModuleNotFoundError: Jinja is not installed.
     """
-    return load_template().render(
+    page: str = load_template().render(
         report=report,
         version=version("torchaug_gen"),
         distances=_overall(report),
@@ -51,6 +51,7 @@ def render(report: "Report") -> str:
         took=None if report.curves is None or report.curves.seconds is None else duration(report.curves.seconds),
         chart_size=(charts.WIDTH, charts.HEIGHT),
     )
+    return page
 
 
 def load_template() -> Any:

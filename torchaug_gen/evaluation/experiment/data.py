@@ -87,7 +87,8 @@ def load_folder(folder: str | Path, *, image_size: int = 64) -> ExperimentData:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no size, fewer than two classes, unreadable images, and held-out images of a class that cannot be trained.
+        ValueError: no size, fewer than two classes, unreadable images, and held-out images of a class that cannot be
+            trained.
     """
     folder = Path(folder)
     if image_size < 1:

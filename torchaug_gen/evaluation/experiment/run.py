@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -197,9 +198,12 @@ def _run_beside(plan: _Plan, workers: int, progress: bool) -> None:
                 for future in done:
                     future.result()
         except BaseException:
+            # The pool forgets its processes when it shuts down.
+            processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+            for process in processes:
+                # A training would take a request to end as one to stop in order; what it writes is whole or not there.
+                process.kill()
             raise
 
 
@@ -209,6 +213,8 @@ _plan: _Plan | None = None
 def _begin(plan: _Plan, threads: int) -> None:
     """Prepare a process: what all of its groups need is sent once."""
     global _plan  # noqa: PLW0603
+    # Ctrl-C in a terminal reaches every process; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     _plan = plan
 
