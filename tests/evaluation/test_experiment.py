@@ -434,7 +434,10 @@ def test_ctrl_c_leaves_no_process(tmp_path):
     psutil = pytest.importorskip("psutil")
     write_tree(tmp_path / "pets", {"cat": 12, "dog": 12})
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "torchaug_gen.cli", "experiment", str(tmp_path / "pets"), "--out", str(out)]
+    # A shell's background job ignores the signal, and so do its children.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import torchaug_gen.cli as cli"
+    code = f"{code}; raise SystemExit(cli.main())"
+    command = [sys.executable, "-c", code, "experiment", str(tmp_path / "pets"), "--out", str(out)]
     command += ["--per-class", "4", "--image-size", "16", "--arms", "vae", "--seeds", "2", "--workers", "2"]
     command += ["--steps", "20"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
