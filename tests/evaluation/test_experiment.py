@@ -12,6 +12,7 @@ from PIL import Image
 
 from torchaug_gen import NoiseSynthesizer
 from torchaug_gen.cli import main
+from torchaug_gen.evaluation.experiment import run as run_module
 from torchaug_gen.evaluation.experiment import sources as sources_module
 from torchaug_gen.evaluation.experiment.arms import ARMS, check_arms
 from torchaug_gen.evaluation.experiment.bank import Bank, drawn
@@ -382,7 +383,7 @@ def test_the_command_runs_goes_on_and_explains_itself(tmp_path, capsys):
     for pixel, path in enumerate(sorted((tmp_path / "pets").rglob("*.png"))):
         Image.effect_noise((18, 18), 30 + pixel).convert("RGB").save(path)
     command = ["experiment", str(tmp_path / "pets"), "--out", str(tmp_path / "out"), "--image-size", "16"]
-    command += ["--per-class", "4", "--arms", "real", "oversampled", "--seeds", "2", "--steps", "2"]
+    command += ["--per-class", "4", "--arms", "real", "oversampled", "--seeds", "2", "--steps", "2", "--workers", "1"]
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "Nothing can be said yet" in said and "results.md" in said
@@ -395,6 +396,16 @@ def test_the_command_runs_goes_on_and_explains_itself(tmp_path, capsys):
     assert main([*command, "--per-class", "9"]) == 2
     assert "at most 7" in capsys.readouterr().err
     assert main(["experiment", str(tmp_path / "nowhere")]) == 2
+
+
+def test_there_is_a_process_for_each_core_but_not_for_no_work(monkeypatch):
+    usual = run_module._usual_workers
+    monkeypatch.setattr(run_module.os, "cpu_count", lambda: 4)
+    assert usual(ExperimentSettings(per_class=(4, 8), seeds=3)) == 4
+    assert usual(ExperimentSettings(per_class=(4,), seeds=3)) == 3
+    assert usual(ExperimentSettings(per_class=(4, 8), seeds=3, device="meta")) == 1
+    monkeypatch.setattr(run_module.os, "cpu_count", lambda: 96)
+    assert usual(ExperimentSettings(per_class=(4, 8), seeds=30)) == 8
 
 
 def test_nothing_global_moves(data, tmp_path, untouched_rng):

@@ -45,7 +45,7 @@ def add(commands: Commands) -> None:
         help="make the rarest class so many times rarer than the commonest, and compare macro-F1 (default: 1)",
     )
     option("--image-size", metavar="N", type=int, default=64, help="side in pixels (default: %(default)s)")
-    option("--workers", metavar="N", type=int, default=1, help="processes (default: %(default)s)")
+    option("--workers", metavar="N", type=int, help="processes (default: one for each core, at most 8; one on a GPU)")
     option("--device", help="where to train, such as cpu or cuda (default: cpu)")
     option("--hours", metavar="X", type=float, help="begin no further cell after so long")
     option("--seed", metavar="N", type=int, help="decides every random number (default: 0)")

@@ -27,6 +27,7 @@ from torchaug_gen.evaluation.experiment.table import markdown
 # What a step of training a synthesizer costs in steps of a classifier, for the estimate of the time left.
 _COST = {"vae": 4, "gan": 7}
 _POLL_SECONDS = 1.0
+_MOST_WORKERS = 8
 
 
 def run_experiment(
@@ -35,7 +36,7 @@ def run_experiment(
     *,
     out: str | Path,
     image_size: int = 64,
-    workers: int = 1,
+    workers: int | None = 1,
     seconds: float | None = None,
     progress: bool = True,
 ) -> ExperimentResult:
@@ -51,7 +52,9 @@ def run_experiment(
         settings: what is varied, and what is not; ``ExperimentSettings()`` where it is left out.
         out: folder to write.
         image_size: side in pixels of images from a folder.
-        workers: processes, each with an equal part of the cores.
+        workers: processes, each with an equal part of the cores. More than one start a new interpreter each, so the
+            caller's script must be importable. ``None``: one for each core as far as there are training sets and
+            8 at most, since each holds the images; one on a GPU.
         seconds: begin no further cell after so long.
         progress: show a bar with the time left.
 
@@ -61,7 +64,7 @@ def run_experiment(
         ValueError: an argument out of range, or images that cannot be used.
         KeyboardInterrupt: Ctrl-C; results of what is done are written first.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     if seconds is not None and not seconds >= 0:
         raise ValueError(f"seconds must be a number of at least 0, got {seconds}")
@@ -72,6 +75,7 @@ def run_experiment(
     images = data if isinstance(data, ExperimentData) else load_folder(data, image_size=image_size)
     _check_sizes(images, settings)
     plan = _Plan(images, settings, Path(out), None if seconds is None else time.time() + seconds)
+    workers = workers or _usual_workers(settings)
     try:
         if workers == 1:
             _run_here(plan, progress)
@@ -81,6 +85,12 @@ def run_experiment(
         result = collect(images, settings, out=out)
         write(result, out)
     return result
+
+
+def _usual_workers(settings: ExperimentSettings) -> int:
+    if torch.device(settings.device).type != "cpu":
+        return 1
+    return min(os.cpu_count() or 1, len(list(settings.groups())), _MOST_WORKERS)
 
 
 def collect(data: ExperimentData, settings: ExperimentSettings, *, out: str | Path) -> ExperimentResult:
