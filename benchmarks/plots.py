@@ -1,6 +1,6 @@
 """Plots of result files, from nothing but the files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,18 @@ def draw_case(axis: Any, name: str, case: Mapping[str, Any], *, unit: str) -> No
     axis.spines[["top", "right"]].set_visible(False)
 
 
+def _span_a_decade(axis: Any, values: Sequence[float]) -> None:
+    """Give an axis a logarithmic scale of a factor of ten at least: what is flat then looks flat."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    low, high = min(values), max(values)
+    room = max(10 / (high / low), 1.5) ** 0.5
+    axis.set_yscale("log")
+    axis.set_ylim(low / room, high * room)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: figure(value)))
+
+
 def draw_curve(axis: Any, name: str, curve: Mapping[str, Any]) -> None:
     """Draw how a cost grows, with the quartiles and the fitted exponent, on logarithmic axes."""
     points = curve["points"]
@@ -95,17 +107,14 @@ def draw_curve(axis: Any, name: str, curve: Mapping[str, Any]) -> None:
     )
     if "without" in curve:
         axis.axhline(curve["without"], color="tab:gray", linestyle=":", linewidth=1)
-    if all(value > 0 for value in x):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-    else:
-        axis.set_ylim(bottom=0)
+    axis.set_xscale("log")
+    _span_a_decade(axis, [*medians, *([curve["without"]] if "without" in curve else [])])
     above = " above the dotted line" if "without" in curve else ""
     said = "" if curve["exponent"] is None else f": exponent{above} {curve['exponent']:.2f}"
     axis.set_title(f"{name}{said}", fontsize=10)
     axis.set_xlabel(curve["over"], fontsize=8)
     axis.set_ylabel(curve["unit"], fontsize=8)
-    axis.set_xticks(x, [f"{value:g}" for value in x])
+    axis.set_xticks(x, [f"{value:g}" if place % (len(x) // 7 + 1) == 0 else "" for place, value in enumerate(x)])
     axis.minorticks_off()
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
