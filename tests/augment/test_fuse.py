@@ -634,7 +634,7 @@ def classes():
 
 
 @pytest.mark.usefixtures("untouched_rng")
-@pytest.mark.parametrize(("name", "cls", "arguments", "options"), classes())
+@pytest.mark.parametrize(("name", "cls", "arguments", "options"), list(classes()))
 def test_every_transform_runs(name, cls, arguments, options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -22,6 +22,7 @@ from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.run import collect, run_experiment
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
 from torchaug_gen.evaluation.experiment.sources import training_loader
+from torchaug_gen.evaluation.experiment.statistics import said_p
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
 from torchaug_gen.evaluation.labelled import LabelledImages
@@ -406,6 +407,11 @@ def test_there_is_a_process_for_each_core_but_not_for_no_work(monkeypatch):
     assert usual(ExperimentSettings(per_class=(4, 8), seeds=3, device="meta")) == 1
     monkeypatch.setattr(run_module.os, "cpu_count", lambda: 96)
     assert usual(ExperimentSettings(per_class=(4, 8), seeds=30)) == 8
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.0, "< 0.001"), (9e-4, "< 0.001"), (1e-3, "= 0.001"), (1.0, "= 1.000")])
+def test_a_small_p_is_not_called_0(p, said):
+    assert said_p(p) == said
 
 
 def test_nothing_global_moves(data, tmp_path, untouched_rng):

@@ -63,7 +63,7 @@ def test_every_flipped_bit_in_a_header_raises():
         (b"<html>not found</html>", "truncated within a header"),
         (b"<html>" * 1000, "bad header"),
         (tar(FILES) + tar(FILES), "joined"),
-        (gzip.compress(tar(FILES))[:-200], "gzip|truncated|end mark"),
+        (gzip.compress(tar(FILES), mtime=0)[:-200], "gzip|truncated|end mark"),
         (b"\x1f\x8b" + b"junk" * 300, "gzip"),
     ],
 )

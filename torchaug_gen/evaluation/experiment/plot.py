@@ -77,7 +77,8 @@ def _draw_gains(axis: Any, compared: list[Mapping[str, Any]], title: str) -> Non
     axis.set_yticks(range(len(compared)), [ARMS[each["arm"]].title for each in compared], fontsize=7)
     axis.set_xlabel("points gained (95 % bootstrap interval)", fontsize=8)
     pairs = sorted({each["pairs"] for each in compared})
-    told = "" if not pairs else f", {pairs[0]}" + (f" to {pairs[-1]}" if len(pairs) > 1 else "") + " seeds"
+    counts = " to ".join(dict.fromkeys(str(count) for count in (*pairs[:1], *pairs[-1:])))
+    told = f", {counts} seed{'' if pairs == [1] else 's'}" if pairs else ""
     axis.set_title(f"{title}{told}", fontsize=9)
     axis.spines[["top", "right"]].set_visible(False)
 

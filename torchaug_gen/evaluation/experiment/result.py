@@ -7,7 +7,14 @@ from statistics import mean, stdev
 from typing import Any
 
 from torchaug_gen.evaluation.experiment.arms import ARMS, CONTROL, QUESTION, SYNTHETIC_ONLY
-from torchaug_gen.evaluation.experiment.statistics import FEW, Comparison, compare_pairs, corrected, worth
+from torchaug_gen.evaluation.experiment.statistics import (
+    FEW,
+    Comparison,
+    compare_pairs,
+    corrected,
+    said_p,
+    worth,
+)
 from torchaug_gen.evaluation.usefulness import CANNOT_TELL, HELPED, HURT, NO_DIFFERENCE
 
 _EXTRA = "extra-real"
@@ -155,7 +162,7 @@ def _sentence(found: Comparison) -> str:
     return (
         f"{found.per_class} per class: {ARMS[found.arm].title.removeprefix('+ ')} {found.outcome}: {points:+.1f} "
         f"points against {ARMS[found.baseline].title} (95 % interval {low:+.1f} to {high:+.1f}, {found.pairs} paired "
-        f"seeds, corrected p = {found.adjusted:.3f})."
+        f"seeds, corrected p {said_p(found.adjusted)})."
     )
 
 

@@ -110,6 +110,13 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [_judged(found, None if found.p is None else next(adjusted)) for found in comparisons]
 
 
+def said_p(p: float | None) -> str:
+    """Return a p-value as people read it after a ``p``: three digits, and never 0."""
+    if p is None:
+        return "unknown"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for their number.
 

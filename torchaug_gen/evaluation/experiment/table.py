@@ -4,7 +4,7 @@ from typing import Any
 
 from torchaug_gen.evaluation.experiment.arms import ARMS
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
-from torchaug_gen.evaluation.experiment.statistics import Comparison
+from torchaug_gen.evaluation.experiment.statistics import Comparison, said_p
 
 _METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1"}
 
@@ -56,7 +56,7 @@ def _line(result: ExperimentResult, arm: str, size: int, found: Comparison | Non
         str(row["seeds"]),
         f"{100 * row[result.metric]:.1f}{spread}",
         _gained(found),
-        "" if found is None or found.adjusted is None else f"{found.adjusted:.3f}",
+        "" if found is None or found.adjusted is None else said_p(found.adjusted).removeprefix("= "),
         "" if found is None else found.outcome,
         _percent(row, other),
         _percent(row, "calibration_error"),
