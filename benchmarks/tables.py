@@ -178,9 +178,13 @@ def usefulness(stage: str) -> Callable[[], str]:
             cells = [_accuracy(accuracies.get((arm, size)), gains.get((arm, size))) for size in sizes]
             body.append([ARMS[arm].title, *cells])
         seeds = {size: min(row["seeds"] for (_, of), row in accuracies.items() if of == size) for size in sizes}
-        return rows(["training data", *(f"{size} per class, {seeds[size]} seeds" for size in sizes)], body)
+        return rows(["training data", *(f"{size} per class, {_seeds(seeds[size])}" for size in sizes)], body)
 
     return written
+
+
+def _seeds(count: int) -> str:
+    return "1 seed" if count == 1 else f"{count} seeds"
 
 
 def _accuracy(row: Mapping[str, Any] | None, gain: Mapping[str, Any] | None) -> str:
