@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-
 # The tests run in as many processes as there are cores: threads of each would only be in the others' way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
