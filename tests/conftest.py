@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def untouched_rng() -> Iterator[None]:
     assert torch.equal(before[0], torch.get_rng_state()), "the global generator of torch moved"
     assert before[1] == np.random.get_state()[1].tolist(), "the global generator of numpy moved"
     assert before[2] == random.getstate(), "the global generator of python moved"
+
+
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Let SIGINT interrupt, also where a shell started the tests in the background, which then ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -156,6 +156,7 @@ def test_after_a_break_the_loader_goes_on(workers, prefetch):
     assert same(list(loader), list(other))
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_while_waiting_costs_no_batch():
     def slow(images):
         time.sleep(0.6)
