@@ -36,9 +36,9 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="how often each is measured, at least 2 (default: 7)")
-    parser.add_argument("--quick", action="store_true", help="three rounds; nothing is saved")
+    parser.add_argument("--quick", action="store_true", help="two rounds; nothing is saved")
     arguments = parser.parse_args()
-    rounds = 3 if arguments.quick else arguments.rounds
+    rounds = 2 if arguments.quick else arguments.rounds
     seconds: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
     for turn in range(rounds + 1):
         for statement in STATEMENTS:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import common, plots
 
-_EPOCHS, _ITEMS, _BATCH = 3, 512, 64
+_ITEMS, _BATCH = 512, 64
 Loader = DataLoader[Any]
 
 
@@ -79,14 +79,14 @@ WAYS: dict[str, Callable[[Loader], Iterable[Tensor]]] = {
 }
 
 
-def hold(name: str) -> dict[str, float]:
+def hold(name: str, epochs: int) -> dict[str, float]:
     """Return the MiB that this process holds with its data alone, and the most while it goes through the epochs."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (_ITEMS, 3, 256, 256), dtype=torch.uint8, generator=generator)
     inner = DataLoader(TensorDataset(images), _BATCH, shuffle=True)
     before = _status("VmRSS")
-    for _ in range(_EPOCHS):
+    for _ in range(epochs):
         for _ in WAYS[name](inner):
             pass
     return {"before": before, "most": _status("VmHWM")}
@@ -97,9 +97,9 @@ def _status(what: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
 
 
-def measured(name: str) -> float:
+def measured(name: str, epochs: int) -> float:
     """Return the MiB that a way takes, in a new process."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--hold", name]
+    command = [sys.executable, "-m", "benchmarks.memory", "--hold", name, "--epochs", str(epochs)]
     root = Path(__file__).resolve().parent.parent
     told = json.loads(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
     return float(told["most"] - told["before"])
@@ -109,21 +109,22 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="processes of each (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="two processes of each; nothing is saved")
+    parser.add_argument("--epochs", type=int, default=3, help="that each goes through (default: 3)")
+    parser.add_argument("--quick", action="store_true", help="two processes of each, one epoch; nothing is saved")
     parser.add_argument("--hold", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.hold:
-        print(json.dumps(hold(arguments.hold)))
+        print(json.dumps(hold(arguments.hold, arguments.epochs)))
         return
-    rounds = 2 if arguments.quick else arguments.rounds
+    rounds, epochs = (2, 1) if arguments.quick else (arguments.rounds, arguments.epochs)
     held: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(rounds):
         for name in WAYS:
-            held[name].append(measured(name))
+            held[name].append(measured(name, epochs))
     case = common.case(held, baseline=BARE, better="lower")
     print(common.table(case["summary"], unit="MiB"))
     if not arguments.quick:
-        settings = {"rounds": rounds, "epochs": _EPOCHS, "items": _ITEMS, "batch_size": _BATCH}
+        settings = {"rounds": rounds, "epochs": epochs, "items": _ITEMS, "batch_size": _BATCH}
         path = common.save("memory", settings, {"beyond the data": case}, unit="MiB")
         print(f"written to {path}, drawn to {plots.plot(path)}")
 
