@@ -252,7 +252,7 @@ def main() -> None:
     option(
         "--quick",
         action="store_true",
-        help="two rounds, a third of the photographs, memory of two readers only",
+        help="two rounds, a third of the photographs, memory of two readers only; saved only with --out",
     )
     option("--out", type=Path, help="JSON file to write (default: results/shards-cpu.json beside this file)")
     arguments = parser.parse_args()
@@ -269,6 +269,8 @@ def main() -> None:
         results = shown(reading(folder, photographs, absent, arguments)) | shown(mixing(folder, photographs, arguments))
         results |= shown({"memory": memory(folder, photographs, absent, arguments)})
         results |= shown({"resume": resume(folder, arguments)})
+    if arguments.quick and arguments.out is None:
+        return
     settings = vars(arguments) | {"photographs": named}
     settings = {name: value for name, value in settings.items() if name != "out"}
     path = common.save("shards", settings, results, unit="images/s", packages=PACKAGES, path=arguments.out)
