@@ -84,7 +84,9 @@ class Synthesizer(ABC):
         """Draw images.
 
         The image at a position is the same whatever else is drawn with it, and in every process; of a network that
-        draws noise of its own, such as StyleGAN's, only where it is drawn with the same others. PyTorch's global
+        draws noise of its own, such as StyleGAN's, only where it is drawn with the same others. Where PyTorch's own
+        products depend in their last bits on a row's place among the others, as MKL's do on some processors for layers
+        of fewer than 16 outputs, so does the image. PyTorch's global
         generators are neither read nor moved.
 
         Args:

@@ -580,7 +580,7 @@ def _words(table, record, operation, x, y, channel):
 def _normal(word_0, word_1):
     """Return √(-2 ln u0) · cos(2π u1), u0 = (word_0 + 1) / 2³², u1 = word_1 / 2³²."""
     # Near 1 the logarithm is that of 1 - t, whose digits u0 would have lost.
-    t = (~word_0).to(tl.float32) * 2.3283064365386963e-10
+    t = (word_0 ^ 0xFFFFFFFF).to(tl.float32) * 2.3283064365386963e-10
     series = t * (1.0 + t * (0.5 + t * (1.0 / 3.0 + t * (0.25 + t * 0.2))))
     u = (word_0.to(tl.float32) + 1.0) * 2.3283064365386963e-10
     minus_log = tl.where(t < 0.015625, series, -tl.log(u))

@@ -76,7 +76,7 @@ def draw(mixture: Mixture, eps: Tensor, groups: Tensor) -> Tensor:
     """
     weight, mean, scale = (part[groups] for part in mixture)
     if weight.shape[1] == 1:
-        return mean[:, 0] + (scale[:, 0] @ eps.unsqueeze(-1)).squeeze(-1)
+        return mean[:, 0] + transformed(scale[:, 0], eps)
     radius, angle = eps[:, :2].norm(dim=1), torch.atan2(eps[:, 1], eps[:, 0])
     share = (angle / math.tau + 0.5).clamp(0, 1)
     above = weight.cumsum(dim=1)
@@ -86,7 +86,16 @@ def draw(mixture: Mixture, eps: Tensor, groups: Tensor) -> Tensor:
     rest = ((share - (above - weight)[rows, chosen]) / weight[rows, chosen]).clamp(0, 1)
     turned = (rest - 0.5) * math.tau
     eps = torch.cat(((radius * turned.cos())[:, None], (radius * turned.sin())[:, None], eps[:, 2:]), dim=1)
-    return mean[rows, chosen] + (scale[rows, chosen] @ eps.unsqueeze(-1)).squeeze(-1)
+    return mean[rows, chosen] + transformed(scale[rows, chosen], eps)
+
+
+def transformed(scale: Tensor, eps: Tensor) -> Tensor:
+    """Return each row of ``eps`` ``(N, D)`` times its own matrix of ``scale`` ``(N, D, D)``.
+
+    As a sum and not a batched product, whose last bits depend on N on some processors: a code must not depend on the
+    rows beside it.
+    """
+    return (scale * eps.unsqueeze(-2)).sum(dim=-1)
 
 
 def nearest(mixture: Mixture, codes: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,7 +154,7 @@ class VaeSynthesizer(NetworkSynthesizer):
         """
         mean, scale = prior.nearest(self.net.prior, codes, self.net.groups(codes, labels))
         noise = self._noise("vary.codes", **where)
-        fresh = (scale @ noise.unsqueeze(-1)).squeeze(-1)
+        fresh = prior.transformed(scale, noise)
         kept: Tensor = math.sqrt(1 - strength**2) * (codes - mean)
         return mean + kept + strength * fresh
 
