@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -101,6 +102,61 @@ def test_the_last_batch_is_known_as_it_is_handed_over(make, prefetch):
     assert flags == [False] * (len(flags) - 1) + [True] and loader.remainder == -1
     assert not adapter.gradient_state.loaders
     assert same(batches, list(mixed(make(), 0.3)))
+
+
+class DataLoaderDispatcher(DataLoaderShard):
+    """One that reads on the first of several processes for all of them; it claims to be what it adapts."""
+
+    def __init__(self, base, processes):
+        super().__init__(base)
+        self.state = SimpleNamespace(num_processes=processes, device=torch.device("cpu"))
+
+    @property
+    def __class__(self):
+        return type(self.base_dataloader)
+
+    def __iter__(self):
+        # Each process gets its part of these.
+        return iter(self.base_dataloader)
+
+    def state_dict(self):
+        return self.dl_state_dict
+
+    def load_state_dict(self, state):
+        self.base_dataloader.load_state_dict(state)
+
+
+@pytest.mark.parametrize("make", [lambda: stock(38, 4, shuffle=True), lambda: DataLoader(CodedStream(), 4)])
+def test_a_process_that_is_alone_reads_for_itself(make):
+    adapter = DataLoaderDispatcher(make(), processes=1)
+    loader = mixed(adapter, 0.3)
+    assert same(list(loader), list(mixed(make(), 0.3)))
+    assert loader.end_of_dataloader and not adapter.gradient_state.loaders
+
+
+@pytest.mark.parametrize("make", [lambda: stock(23, 4), lambda: DataLoader(CodedStream(), 4)])
+def test_what_is_read_for_several_processes_is_taken_as_it_comes(make):
+    loader = mixed(DataLoaderDispatcher(make(), processes=2), 0.3)
+    found = list(loader)
+    assert [row for images, _ in found for row in real_ids(images)] == list(range(23))
+    # Indices cannot be regrouped where somebody else loads them: rows are carried.
+    assert {len(images) for images, _ in found[:-1]} == {4}
+    other = mixed(DataLoaderDispatcher(make(), processes=2), 0.3)
+    running = iter(loader)
+    next(running), next(running), next(running)
+    with pytest.warns(RuntimeWarning, match="DataLoaderDispatcher over .* cannot be positioned"):
+        other.load_state_dict(loader.state_dict())
+        assert same(list(other), list(running))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dispatch", [None, True])
+@pytest.mark.parametrize("make", [lambda: DataLoader(CodedStream(), 4), lambda: stock(38, 4, shuffle=True)])
+def test_accelerates_adapters_are_read_through(make, dispatch):
+    accelerate = pytest.importorskip("accelerate")
+    settings = accelerate.DataLoaderConfiguration(dispatch_batches=dispatch)
+    adapter = accelerate.Accelerator(cpu=True, dataloader_config=settings).prepare(make())
+    assert same(list(mixed(adapter, 0.3)), list(mixed(make(), 0.3)))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from torchaug_gen.ranks import Share
@@ -12,11 +13,32 @@ def adapted(loader: Any) -> Any:
 
     The adapter of each rank's share (``DataLoaderShard``) moves batches to the device, tells when the last one comes,
     and keeps the ranks' orders alike; the wrapper does all three. The one that reads on the first rank for all of them
-    (``DataLoaderDispatcher``) has to be read as it is.
+    (``DataLoaderDispatcher``) has to be read as it is where there are others.
     """
     base = getattr(loader, "base_dataloader", None)
-    share = hasattr(loader, "gradient_state") and type(loader).__name__ == "DataLoaderShard"
-    return base if share and isinstance(base, DataLoader) else loader
+    kind = type(loader).__name__ if hasattr(loader, "gradient_state") else ""
+    alone = kind == "DataLoaderDispatcher" and loader.state.num_processes == 1
+    return base if (kind == "DataLoaderShard" or alone) and isinstance(base, DataLoader) else loader
+
+
+def adapters_device(loader: Any) -> torch.device:
+    """Return where one of Accelerate's adapters moves its batches."""
+    device: torch.device = loader.state.device if type(loader).__name__ == "DataLoaderDispatcher" else loader.device
+    return device
+
+
+def is_dataloader(loader: Any) -> bool:
+    """Say whether a loader is a ``DataLoader`` itself; Accelerate's adapters say of their class that they are one."""
+    return issubclass(type(loader), DataLoader)
+
+
+def is_stateful(part: Any) -> bool:
+    """Say whether a loader or data set keeps a state.
+
+    Accelerate's adapters have the methods always, and they work where what is adapted has them.
+    """
+    part = getattr(part, "base_dataloader", part)
+    return all(callable(getattr(part, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def batch_size_of(loader: Any) -> int:

@@ -12,7 +12,7 @@ from torch.utils.data import RandomSampler, SequentialSampler
 from torchaug_gen import mixing as rules
 from torchaug_gen.labels import known_labels
 from torchaug_gen.loading import order
-from torchaug_gen.loading.adapters import adapted, batch_size_of, drops_last, share_of
+from torchaug_gen.loading.adapters import adapted, adapters_device, batch_size_of, drops_last, share_of
 from torchaug_gen.loading.readers import Reader, reader_of
 from torchaug_gen.loading.settings import Settings
 from torchaug_gen.loading.state import fingerprint
@@ -39,7 +39,7 @@ class Inner:
         self._settings = settings
         adapter = self.loader is not loader
         self.gradients = getattr(loader, "gradient_state", None) if adapter else None
-        self._adapters_device: torch.device | None = loader.device if adapter else None
+        self._adapters_device: torch.device | None = adapters_device(loader) if adapter else None
 
     @property
     def batch_size(self) -> int:

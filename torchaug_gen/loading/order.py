@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from torchaug_gen import rng
+from torchaug_gen.loading.adapters import is_dataloader
 from torchaug_gen.loading.items import PrivateState, SeededIndices
 from torchaug_gen.mixing import Fractions, Tally, fraction_at
 from torchaug_gen.ranks import Share
@@ -137,9 +138,7 @@ def regroup(
 def is_map_style(loader: Any) -> bool:
     """Say whether indices decide what the loader delivers, batch by batch."""
     return (
-        isinstance(loader, DataLoader)
-        and not isinstance(loader.dataset, IterableDataset)
-        and loader.batch_sampler is not None
+        is_dataloader(loader) and not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None
     )
 
 
@@ -177,7 +176,7 @@ def real_items(loader: Any) -> int:
             raise TypeError("the length of a rebatch over a custom batch_sampler is unknown: its items are not counted")
         sized: Any = sampler.sampler
         items, batch_size, drop_last = len(sized), sampler.batch_size, sampler.drop_last
-    elif isinstance(loader, DataLoader) and not (loader.drop_last and loader.num_workers > 1):
+    elif is_dataloader(loader) and not (loader.drop_last and loader.num_workers > 1):
         sized = loader.dataset
         items, batch_size, drop_last = len(sized), loader.batch_size or 1, loader.drop_last
     else:

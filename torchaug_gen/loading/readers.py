@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from torchaug_gen import rng
 from torchaug_gen.loading import codec, order, streams
+from torchaug_gen.loading.adapters import is_dataloader, is_stateful
 from torchaug_gen.loading.items import PrivateState, draws_nothing
 from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.workers import end_persistent
@@ -208,19 +209,15 @@ class RepeatingReader(Reader):
 
 def reader_of(loader: Any, *, seed: int, regroup: order.Regroup | None, rank: Share) -> Reader:
     """Return what reads the user's loader."""
-    if not isinstance(loader, DataLoader):
-        return StatefulReader(loader) if _is_stateful(loader) else RepeatingReader(loader)
+    if not is_dataloader(loader):
+        return StatefulReader(loader) if is_stateful(loader) else RepeatingReader(loader)
     if not isinstance(loader.dataset, IterableDataset):
         return TwinReader(loader, seed=seed, regroup=regroup, rank=rank)
-    if _is_stateful(loader):
+    if is_stateful(loader):
         return StatefulReader(loader, TwinReader(loader, seed=seed, regroup=None, rank=rank))
-    if callable(getattr(loader.dataset, "seek", None)) or _is_stateful(loader.dataset):
+    if callable(getattr(loader.dataset, "seek", None)) or is_stateful(loader.dataset):
         return StreamReader(loader, seed=seed, regroup=None, rank=rank)
     return RepeatingReader(loader, TwinReader(loader, seed=seed, regroup=None, rank=rank))
-
-
-def _is_stateful(part: Any) -> bool:
-    return all(callable(getattr(part, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def _name(loader: Any) -> str:
