@@ -2,9 +2,11 @@
 
 The same small classifier is trained on 10, 20, 50 and 100 real images per class, with augmentation, and with synthetic
 images beside them from synthesizers that were trained on the same images and no others; see
-``torchaug_gen/evaluation/experiment``. Cells run in the order of their importance, seed after seed, and each is kept
-when it is done: ``python -m benchmarks.usefulness --hours 8 --data clothing=FOLDER`` may be stopped at any time and
-started again, and ``--report`` writes what is there as JSON, and draws the plots from that file.
+``torchaug_gen/evaluation/experiment``. :data:`PLAN` says beforehand which cells are run, with which seeds, and in which
+order: block after block, in a block seed after seed, so that a run that is stopped leaves whole pairs.
+``python -m benchmarks.usefulness --hours 8 --data clothing=FOLDER fashion=FOLDER`` may be stopped at any time and
+started again; ``--take-over FILE`` begins with the cells of a result file, so that nothing is run twice, and
+``--report`` writes what is there as JSON, and draws the plots from that file.
 
 ``--data clothing=FOLDER`` names a folder of photographs with trees train/, validation/ and test/, and
 ``--data fashion=FOLDER`` one in which ``torchvision.datasets.FashionMNIST`` finds its files.
@@ -13,58 +15,107 @@ started again, and ``--report`` writes what is there as JSON, and draws the plot
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import common
+from torchaug_gen.evaluation.experiment.arms import ARMS
 from torchaug_gen.evaluation.experiment.data import ExperimentData, from_images, load_folder
 from torchaug_gen.evaluation.experiment.plot import save_plot
+from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.run import collect, run_experiment
-from torchaug_gen.evaluation.experiment.settings import ExperimentSettings
+from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
+from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.synthesis.training.data import TrainingImages
 
-SIZES = (20, 50, 10, 100)
 CORE = ("augmented", "real", "vae", "vary-residual", "gated-vary", "oversampled")
-# What else may help, and what tells how much there was to gain.
-FURTHER = (
-    *CORE,
-    "gated",
-    "extra-real",
-    "interpolate-residual",
+# What else was tried beside them: a gate on the VAE's own images, and what real images would have gained.
+FURTHER = ("augmented", "gated", "extra-real")
+# What may help a VAE whose photographs are blurred.
+REMEDIES = (
+    "augmented",
+    "vae",
+    "vae-own-norm",
     "gated-pretrained",
     "vae-half-weight",
-    "vae-own-norm",
     "vary",
-    "only-vae",
+    "vae-fifth-weight",
 )
-SEEDS = 40
-# Of the core before anything else is run.
-_FIRST = 5
 
 
-def stages(name: str) -> dict[str, ExperimentSettings]:
-    """Return the experiments on some images, the most important first."""
-    arms = tuple(arm for arm in FURTHER if name == "clothing" or arm != "gated-pretrained")
-    return {
-        name: ExperimentSettings(per_class=SIZES, arms=CORE, seeds=5),
-        f"{name}, further arms": ExperimentSettings(per_class=(20, 50), arms=arms, seeds=5),
-        f"{name}, imbalanced": ExperimentSettings(
-            per_class=(50,), arms=("augmented", "oversampled", "vae", "vary-residual"), seeds=5, imbalance=10.0
-        ),
-        f"{name}, GAN": ExperimentSettings(per_class=(100,), arms=("augmented", "gan"), seeds=5),
-    }
+@dataclass(frozen=True)
+class Block:
+    """Cells that are run one after the other.
+
+    Attributes:
+        data: ``clothing`` or ``fashion``.
+        per_class: training images of each class.
+        arms: names of :data:`torchaug_gen.evaluation.experiment.arms.ARMS`.
+        seeds: numbers of the seeds.
+        title: what tells its stage from that of the core; the blocks of a stage are a table, and a family of
+            comparisons for Holm's correction.
+        imbalance: of the classes.
+    """
+
+    data: str
+    per_class: int
+    arms: tuple[str, ...] = CORE
+    seeds: range = range(5)
+    title: str = ""
+    imbalance: float = 1.0
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage that it belongs to."""
+        return f"{self.data}, {self.title}" if self.title else self.data
+
+    @property
+    def settings(self) -> ExperimentSettings:
+        """What the cells are run with."""
+        return ExperimentSettings(
+            per_class=(self.per_class,),
+            arms=self.arms,
+            seeds=len(self.seeds),
+            first_seed=self.seeds.start,
+            imbalance=self.imbalance,
+        )
 
 
-def rounds(seeds: int) -> Iterator[tuple[bool, int]]:
-    """Yield whether it is the turn of the further stages, and up to which number of seeds: the core is always ahead."""
-    yield from ((False, count) for count in range(1, min(_FIRST, seeds) + 1))
-    for count in range(1, seeds + 1):
-        yield True, count
-        yield False, min(_FIRST + 2 * count, seeds)
+# In the order of importance. The seeds of the blocks up to the line were not fixed before they were run: of Fashion-
+# MNIST at 20 per class as many were run as there was time for. What follows was written down before its first cell ran.
+PLAN: tuple[Block, ...] = (
+    Block("clothing", 20),
+    Block("fashion", 20, seeds=range(16)),
+    Block("fashion", 10),
+    Block("clothing", 20, FURTHER, title="further arms"),
+    Block("fashion", 20, FURTHER, title="further arms"),
+    Block("clothing", 50),
+    Block("fashion", 50),
+    # ----
+    Block("clothing", 100),
+    # Fresh seeds: all arms of a seed on one machine.
+    Block("clothing", 20, REMEDIES, range(5, 10), title="remedies"),
+    Block("fashion", 100),
+    Block("clothing", 10),
+    Block("fashion", 10, seeds=range(5, 10)),
+    Block("fashion", 50, ("augmented", "oversampled", "vae", "vary-residual"), title="imbalanced", imbalance=10.0),
+    Block("fashion", 20, ("augmented", "only-vae", "only-vary-residual"), range(16, 21), title="synthetic only"),
+    Block("fashion", 50, ("augmented", "gan"), range(5, 10), title="GAN"),
+)
+
+
+def stages(names: Iterable[str]) -> dict[str, list[Block]]:
+    """Return the blocks of each stage on some images, in the order of the plan."""
+    found: dict[str, list[Block]] = {}
+    names = set(names)
+    for block in PLAN:
+        if block.data in names:
+            found.setdefault(block.stage, []).append(block)
+    return found
 
 
 def load(name: str, folder: Path) -> ExperimentData:
@@ -87,41 +138,91 @@ def load(name: str, folder: Path) -> ExperimentData:
     return from_images(train, name="Fashion-MNIST", test=test)
 
 
-def run(data: Mapping[str, ExperimentData], out: Path, *, hours: float, workers: int, seeds: int) -> None:
-    """Run cells until the time is up, in the order of :func:`rounds`.
+def take_over(document: Mapping[str, Any], data: Mapping[str, ExperimentData], out: Path) -> int:
+    """Put the cells of a result file where :func:`run` looks for them, and return how many.
+
+    A seed of a block is taken over whole or not at all, so that what is compared was run on one machine.
+
+    Args:
+        document: a result file of this benchmark.
+        data: images by name; the file's were the same, or their cells are not taken over.
+        out: folder for the cells.
+    """
+    elsewhere = f"{document['machine']['processor']}, torch {document['machine']['versions']['torch']}"
+    count = 0
+    for stage, blocks in stages(data).items():
+        found = document["results"].get(stage, {})
+        cells = {(cell["arm"], cell["per_class"], cell["seed"]): cell for cell in found.get("cells", ())}
+        for block in blocks:
+            images, store = data[block.data], Store(out / block.data / "cells")
+            if found.get("data", images.digest) != images.digest:
+                continue
+            for seed in block.seeds:
+                whole = [cells.get((arm, block.per_class, seed)) for arm in block.arms]
+                for arm, cell in zip(block.arms, whole, strict=True):
+                    if None not in whole and cell is not None:
+                        key = block.settings.key(Group(block.per_class, seed), arm, images.digest, images.side)
+                        store.put(key, {"machine": elsewhere, **cell})
+                        count += 1
+    return count
+
+
+def run(data: Mapping[str, ExperimentData], out: Path, *, hours: float, workers: int) -> None:
+    """Run what is left of the plan, block after block, until the time is up.
 
     Args:
         data: images by name.
         out: folder for the cells; a folder for each name.
         hours: after which no further cell begins.
         workers: processes.
-        seeds: the most.
     """
     end = time.time() + 3600 * hours
-    for further, count in rounds(seeds):
-        for name, images in data.items():
-            for stage, settings in stages(name).items():
-                if (stage != name) != further:
-                    continue
-                if (left := end - time.time()) <= 0:
-                    return
-                result = run_experiment(
-                    images, replace(settings, seeds=count), out=out / name, workers=workers, seconds=left
-                )
-                print(f"{stage}, {count} seeds", *result.verdict, sep="\n  ", flush=True)
+    for block in PLAN:
+        left = end - time.time()
+        if block.data not in data or left <= 0:
+            continue
+        images, folder = data[block.data], out / block.data
+        if not collect(images, block.settings, out=folder).missing:
+            continue
+        result = run_experiment(images, block.settings, out=folder, workers=workers, seconds=left)
+        print(f"{block.stage}, {block.per_class} per class", *result.verdict, sep="\n  ", flush=True)
 
 
 def report(data: Mapping[str, ExperimentData], out: Path, path: Path | None = None) -> Path:
     """Write what is there as a result file, draw it, and return the file's path."""
     results: dict[str, Any] = {}
-    for name, images in data.items():
-        for stage, settings in stages(name).items():
-            found = collect(images, replace(settings, seeds=SEEDS), out=out / name)
-            if found.cells:
-                results[stage] = {**found.as_json(), "name": stage}
-    path = common.save("usefulness", {"sizes": SIZES}, results, unit="share", packages=["scipy"], path=path)
+    for stage, blocks in stages(data).items():
+        found = together(
+            stage, blocks, [collect(data[block.data], block.settings, out=out / block.data) for block in blocks]
+        )
+        if found.cells:
+            results[stage] = found.as_json() | {"data": data[blocks[0].data].digest}
+    path = common.save("usefulness", {"plan": _said_plan(data)}, results, unit="share", packages=["scipy"], path=path)
     plot(path)
     return path
+
+
+def together(stage: str, blocks: Sequence[Block], results: Sequence[ExperimentResult]) -> ExperimentResult:
+    """Return the results of a stage's blocks as one, and as one family of comparisons: all that are planned."""
+    planned = {(arm, block.per_class) for block in blocks for arm in block.arms if ARMS[arm].baseline is not None}
+    cells = tuple(cell for result in results for cell in result.cells)
+    sizes = sorted({block.per_class for block in blocks})
+    return replace(
+        results[0],
+        name=stage,
+        cells=cells,
+        missing=sum(result.missing for result in results),
+        settings=dict(results[0].settings) | {"per_class": sizes},
+        family=len(planned),
+    )
+
+
+def _said_plan(names: Iterable[str]) -> list[dict[str, Any]]:
+    return [
+        {"stage": stage, "per_class": block.per_class, "arms": block.arms, "seeds": list(block.seeds)}
+        for stage, blocks in stages(names).items()
+        for block in blocks
+    ]
 
 
 def plot(path: Path) -> list[Path]:
@@ -141,7 +242,7 @@ def main() -> None:
     option("--out", type=Path, default=Path("usefulness"), help="folder for the cells (default: %(default)s)")
     option("--hours", type=float, default=1.0, help="after which no further cell begins (default: %(default)s)")
     option("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    option("--seeds", type=int, default=SEEDS, help="the most (default: %(default)s)")
+    option("--take-over", type=Path, metavar="FILE", help="begin with the cells of this result file")
     option("--report", action="store_true", help="run nothing; write the result file and the plots of what is there")
     option("--result", type=Path, help="result file to write (default: that of this kind of machine)")
     arguments = parser.parse_args()
@@ -149,10 +250,13 @@ def main() -> None:
     if bad := [each for each in pairs if len(each) != 2]:
         raise ValueError(f"--data must be NAME=FOLDER, got {bad[0][0]}")
     data = {name: load(name, Path(folder)) for name, folder in pairs}
+    if arguments.take_over is not None:
+        count = take_over(common.load(arguments.take_over), data, arguments.out)
+        print(f"{count} cells of {arguments.take_over} taken over")
     if arguments.report:
         print(f"written to {report(data, arguments.out, arguments.result)}")
     else:
-        run(data, arguments.out, hours=arguments.hours, workers=arguments.workers, seeds=arguments.seeds)
+        run(data, arguments.out, hours=arguments.hours, workers=arguments.workers)
 
 
 if __name__ == "__main__":

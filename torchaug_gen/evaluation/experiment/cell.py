@@ -1,8 +1,12 @@
 """A cell: one arm, one size of the training set, one seed."""
 
+import platform
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from torchaug_gen import rng, schedules
 from torchaug_gen.evaluation.experiment.arms import ARMS, Arm
@@ -26,8 +30,9 @@ def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, 
     Returns:
         The scores on the test images (``accuracy``, ``macro_f1``, ``calibration_error``, ``loss``), on the training
         images (``train_accuracy``, ``train_loss``) and their ``gap``; ``splits`` with the scores of each held-out
-        split where there are several; ``real_or_synthetic``, how well a probe tells them apart; what a gate did; and
-        ``seconds`` of CPU time.
+        split where there are several; ``real_or_synthetic``, how well a probe tells them apart; what a gate did;
+        ``seconds`` of CPU time; and the ``machine``, since processors and versions of PyTorch round differently, and
+        pairs are only as equal as these are.
     """
     arm, data, settings = ARMS[name], sources.data, sources.settings
     start = time.process_time()
@@ -63,7 +68,18 @@ def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, 
         result["splits"] = {split: asdict(score_logits(*part)) for split, *part in parts}
     if slots is not None and arm.needs is not None:
         result["real_or_synthetic"] = tell_apart(data.test.images, slots.images, seed=seed)
-    return result | {"train_images": len(sources.images.train), "seconds": round(time.process_time() - start, 2)}
+    seconds = round(time.process_time() - start, 2)
+    return result | {"train_images": len(sources.images.train), "seconds": seconds, "machine": machine()}
+
+
+def machine() -> str:
+    """Return what figures depend on beside the settings: the processor, and PyTorch's version."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.processor() or platform.machine())}, torch {torch.__version__}"
 
 
 def _loader(

@@ -34,6 +34,7 @@ class ExperimentResult:
         settings: of the experiment.
         notes: what the reader should know, in sentences.
         tested: number of test images, where known: figures are no finer than one of them.
+        family: comparisons that were planned, for Holm's correction; ``None``: as many as there are.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ExperimentResult:
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     tested: int | None = None
+    family: int | None = None
 
     @property
     def sizes(self) -> list[int]:

@@ -31,6 +31,7 @@ class ExperimentSettings:
         arms: names of :data:`torchaug_gen.evaluation.experiment.arms.ARMS`; baselines are added.
         seeds: how many. A seed decides the training images, the synthesizer, the initial weights, the order and the
             augmentation; arms of one seed differ in nothing but what the arm says.
+        first_seed: number of the first of them, counted from 0; a later experiment goes on with fresh ones.
         steps: optimiser steps of each classifier.
         batch_size: rows of each of them, real and synthetic together.
         synthetic_fraction: synthetic items / all items after a warm-up of a tenth of training, which ends on real
@@ -53,6 +54,7 @@ class ExperimentSettings:
     per_class: tuple[int, ...] = (10, 20, 50, 100)
     arms: tuple[str, ...] = USUAL
     seeds: int = 5
+    first_seed: int = 0
     steps: int = 400
     batch_size: int = 64
     synthetic_fraction: float = 0.3
@@ -77,6 +79,8 @@ class ExperimentSettings:
             raise ValueError(f"strength must be in (0, 1], got {self.strength}")
         if not 1 <= self.imbalance < math.inf:
             raise ValueError(f"imbalance must be at least 1 and finite, got {self.imbalance}")
+        if self.first_seed < 0:
+            raise ValueError(f"first_seed must be at least 0, got {self.first_seed}")
         rng.check_seed(self.seed)
         # Raises where PyTorch has no such device.
         TrainingSettings(device=self.device).local_device  # noqa: B018
@@ -111,7 +115,7 @@ class ExperimentSettings:
 
     def groups(self) -> Iterator["Group"]:
         """Yield what shares a training set and its synthesizers, seed by seed, so that any stop leaves whole pairs."""
-        for index in range(self.seeds):
+        for index in range(self.first_seed, self.first_seed + self.seeds):
             for per_class in self.per_class:
                 yield Group(per_class, index)
 
