@@ -1,7 +1,10 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import webdataset
 from torchaug_gen import NoiseSynthesizer, ShardStream, Synthesizer
 from torchaug_gen.pixels import convert
 from torchaug_gen.ranks import Share
+from torchaug_gen.shards.index import index_folder
 from torchaug_gen.shards.provenance import found_by, run_sha256
 from torchaug_gen.shards.synthesize import synthesize_shards
 from torchaug_gen.synthesis.gates import ClassifierGate, GatedSynthesizer, NeighbourGate, SharpnessGate
@@ -194,6 +198,76 @@ def test_a_killed_rank_goes_on_where_it_was(tmp_path):
     assert made.complete and (out / "000001.tar").stat().st_mtime_ns == stamp
     assert contents(tmp_path / "a") == contents(out)
     assert not list(out.glob(".*"))
+
+
+def forked(out, index, count):
+    torch.set_num_threads(1)
+    synthesize_shards(synthesizer(), out, gates=gates(), share=Share(index, count), **OPTIONS)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_at_once_write_what_one_does(tmp_path, whole, count):
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=forked, args=(tmp_path, index, count), daemon=True) for index in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * count
+    assert contents(tmp_path) == contents(whole) and not list(tmp_path.glob(".*"))
+
+
+def test_ranks_on_machines_where_they_have_equal_process_ids(tmp_path):
+    noise, begin = NoiseSynthesizer((1, 4, 4)), threading.Barrier(4)
+    synthesize_shards(noise, tmp_path / "whole", **OPTIONS)
+
+    # Threads, which have one process ID, stand for containers that share a folder.
+    def work(out, index):
+        begin.wait()
+        return synthesize_shards(noise, out, share=Share(index, 4), **OPTIONS)
+
+    with ThreadPoolExecutor(4) as pool:
+        for again in range(5):
+            out = tmp_path / str(again)
+            made = [future.result() for future in [pool.submit(work, out, index) for index in range(4)]]
+            assert contents(out) == contents(tmp_path / "whole") and not list(out.glob(".*"))
+            assert any(one.complete for one in made)
+
+
+def lose(path):
+    path.unlink()
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size - 512)
+
+
+@pytest.mark.parametrize("spoil", [lose, cut])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_shard_that_was_lost_behind_the_end_is_written_again(tmp_path, whole, count, spoil):
+    shutil.copytree(whole, tmp_path / "out")
+    spoil(tmp_path / "out" / "000001.tar")
+    spoil(tmp_path / "out" / "000005.tar")
+    stamp = (tmp_path / "out" / "000000.tar").stat().st_mtime_ns
+    complete = []
+    for index in range(count):
+        made = synthesize_shards(
+            synthesizer(), tmp_path / "out", gates=gates(), share=Share(index, count), workers=1, **OPTIONS
+        )
+        assert all(path.is_file() for path in made.shards)
+        complete.append(made.complete)
+    # Said by those only that found all of them.
+    assert complete == [False] * (count - 1) + [True]
+    assert contents(tmp_path / "out") == contents(whole) and not list((tmp_path / "out").glob(".*"))
+    assert (tmp_path / "out" / "000000.tar").stat().st_mtime_ns == stamp
+
+
+def test_an_index_of_some_of_the_shards_is_not_the_end(tmp_path, whole):
+    synthesize_shards(synthesizer(), tmp_path, gates=gates(), share=Share(0, 2), **OPTIONS)
+    index_folder(tmp_path)
+    assert not synthesize_shards(synthesizer(), tmp_path, gates=gates(), share=Share(0, 2), **OPTIONS).complete
+    assert synthesize_shards(synthesizer(), tmp_path, gates=gates(), share=Share(1, 2), **OPTIONS).complete
+    assert contents(tmp_path) == contents(whole)
 
 
 class Never(NoiseSynthesizer):

@@ -207,14 +207,10 @@ def _say(made: Any, share: Any, out: Path) -> None:
 
 
 def _count(folder: Path) -> int:
-    return sum(shard.samples for shard in _read_index(folder).shards)
+    from torchaug_gen.shards.index import read_index
 
-
-def _read_index(folder: Path) -> Any:
-    from torchaug_gen.shards.index import INDEX_NAME, ShardIndex
-
-    path = folder / INDEX_NAME
-    return ShardIndex.from_bytes(path.read_bytes(), str(path))
+    index = read_index(folder)
+    return 0 if index is None else sum(shard.samples for shard in index.shards)
 
 
 def _shards(count: int) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 
 @contextmanager
@@ -13,7 +14,8 @@ def whole_or_not(path: Path) -> Iterator[BinaryIO]:
 
     Several processes may write the same file at the same time: each has a file of its own until then.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # No process ID: those in containers and on other machines that share the folder may be equal.
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
             yield file

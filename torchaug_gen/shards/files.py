@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from torchaug_gen.shards.decode import decode_image
 from torchaug_gen.shards.encode import FORMATS
-from torchaug_gen.shards.index import INDEX_NAME, ShardIndex
+from torchaug_gen.shards.index import read_index
 from torchaug_gen.shards.samples import group
 from torchaug_gen.shards.tar import read_tar
 
@@ -106,8 +106,8 @@ class TarSamples:
         self._shards = sorted(path for path in folder.glob("*.tar") if path.is_file())
         if not self._shards:
             raise FileNotFoundError(f"the folder {str(folder)!r} holds no *.tar")
-        index = folder / INDEX_NAME
-        self.classes = ShardIndex.from_bytes(index.read_bytes(), str(index)).classes if index.is_file() else None
+        index = read_index(folder)
+        self.classes = None if index is None else index.classes
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for path in self._shards:

@@ -87,22 +87,23 @@ class ShardIndex:
         """
         shard = self.shards[number]
         try:
-            found = [_sample(shard, *entry) for entry in json.loads(self._line(number))]
+            found = [_sample(shard, *entry) for entry in json.loads(self.line(number))]
         except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"the index is damaged where it tells of {shard.name}: {_short(error)}") from error
         if len(found) != shard.samples:
             raise ValueError(f"the index is damaged: {shard.name} has {shard.samples} samples, but {len(found)} listed")
         return found
 
+    def line(self, number: int) -> bytes:
+        """Return the samples of a shard as JSON."""
+        begin = int(self._ends[number - 1]) + 1 if number else 0
+        return self._lines[begin : int(self._ends[number])]
+
     def to_bytes(self) -> bytes:
         """Return the index as it is written."""
         header = {"format": _FORMAT, "version": VERSION, "classes": self.classes}
         header["shards"] = [asdict(shard) for shard in self.shards]
         return json.dumps(header).encode() + b"\n" + self._lines
-
-    def _line(self, number: int) -> bytes:
-        begin = int(self._ends[number - 1]) + 1 if number else 0
-        return self._lines[begin : int(self._ends[number])]
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> "ShardIndex":
@@ -136,6 +137,20 @@ class ShardIndex:
             raise ValueError(
                 f"{where} is damaged ({_short(error)}); make it again: torchaug-gen shards index"
             ) from error
+
+
+def read_index(folder: Path) -> ShardIndex | None:
+    """Return the index of a local folder, or ``None`` where there is none.
+
+    Raises:
+        ValueError: it is damaged, named.
+    """
+    path = folder / INDEX_NAME
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return ShardIndex.from_bytes(content, str(path))
 
 
 def index_shard(path: Path, name: str | None = None) -> tuple[Shard, bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torchaug_gen.shards.atomic import remove_partials, whole_or_not
-from torchaug_gen.shards.index import Shard, index_shard
+from torchaug_gen.shards.index import Shard, ShardIndex, index_shard
 
 _FOLDER = ".writing"
 _SETTINGS = "settings.json"
@@ -33,6 +33,11 @@ class Journal:
         self.folder = folder
         self._path = folder / _FOLDER
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a journal."""
+        return self._path.is_dir()
+
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Forget what was there, and note with what settings the writing begins."""
         self.remove()
@@ -49,12 +54,18 @@ class Journal:
     def finished(self, number: int) -> Entry | None:
         """Return the entry of a finished shard that is still there, or ``None``."""
         noted = self._read(f"{number:06d}.json")
-        path = self.shard(number)
         if noted is None:
             return None
         entry = Entry(Shard(**noted["shard"]), noted["line"].encode(), noted["items"])
-        there = path.is_file() and path.stat().st_size == entry.shard.bytes
-        return entry if there else None
+        return entry if _is_there(self.shard(number), entry.shard) else None
+
+    def indexed(self, number: int, index: ShardIndex) -> tuple[Shard, bytes] | None:
+        """Return what an index says of a shard that is still there, or ``None``."""
+        path = self.shard(number)
+        place = index.numbers.get(path.name)
+        if place is None or not _is_there(path, index.shards[place]):
+            return None
+        return index.shards[place], index.line(place)
 
     def note(self, number: int, items: int) -> Entry:
         """Read a shard that was just written, as a check on it, and note that it is finished."""
@@ -83,3 +94,7 @@ class Journal:
         except FileNotFoundError:
             return None
         return values
+
+
+def _is_there(path: Path, shard: Shard) -> bool:
+    return path.is_file() and path.stat().st_size == shard.bytes

@@ -15,7 +15,7 @@ from torchaug_gen.ranks import Share
 from torchaug_gen.shards.atomic import whole_or_not
 from torchaug_gen.shards.encode import Encoding
 from torchaug_gen.shards.encoders import encoded
-from torchaug_gen.shards.index import INDEX_NAME, write_index
+from torchaug_gen.shards.index import Shard, read_index, write_index
 from torchaug_gen.shards.journal import Journal
 from torchaug_gen.shards.provenance import Provenance, describe_gate
 from torchaug_gen.shards.write import accepted, pack
@@ -34,7 +34,7 @@ class Synthesis(NamedTuple):
 
     Attributes:
         shards: the paths of its shards, also of those that were finished before.
-        complete: whether those of all processes are there, and the index.
+        complete: whether those of all processes are there, each as large as it was written, and the index.
         stats: what its gates saw, where there are some.
     """
 
@@ -65,8 +65,8 @@ def synthesize_shards(
     Sample p is a function of the settings and p alone, and so is shard i, which holds p = i · samples_per_shard and
     what follows. Of several processes, on one machine or many, that write into the same folder, rank r writes shards
     r, r + ranks, r + 2 · ranks, …: they need not talk to each other, and their number does not matter. Whoever finishes
-    the last one writes the index. A call with the same settings goes on where an earlier one was interrupted, and
-    changes nothing where it was not. Networks give equal bits only on devices of one kind.
+    the last one writes the index. A call with the same settings goes on where an earlier one was interrupted, writes
+    again what was lost since, and changes nothing else. Networks give equal bits only on devices of one kind.
 
     A sample is an image, its label ``cls`` where the synthesizer has classes, and ``json``: ``run``, ``seed``,
     ``epoch`` (always 0), ``position``, ``label`` and ``class``, with which ``sample(labels=, positions=, seed=)``
@@ -122,16 +122,15 @@ def synthesize_shards(
     check_settings(journal.folder, settings)
     total, share = -(-n // samples_per_shard), share or ranks.rank()
     mine = range(share.index, total, share.count)
-    complete = (journal.folder / INDEX_NAME).is_file()
-    if not complete:
-        missing = [number for number in mine if journal.finished(number) is None]
+    missing = [number for number, entry in zip(mine, _finished(journal, mine), strict=True) if entry is None]
+    if missing:
         rows = [range(i * samples_per_shard, min((i + 1) * samples_per_shard, n)) for i in missing]
         items = _items(provenance, rows, image_format, labels)
         with closing(encoded(_shown(items, rows, share), encoding, workers=workers)) as results:
             samples = accepted(results, skip=False)
             for number, row in zip(missing, rows, strict=True):
                 pack(journal, number, next(samples), samples, samples=len(row))
-        complete = _finish(journal, total, synthesizer.classes)
+    complete = _finish(journal, total, synthesizer.classes)
     return Synthesis([journal.shard(number) for number in mine], complete, provenance.stats)
 
 
@@ -162,14 +161,24 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _finish(journal: Journal, total: int, classes: Sequence[str] | None) -> bool:
-    """Write the index and remove the journal where all shards are finished; say whether there is an index."""
-    entries = [journal.finished(number) for number in range(total)]
-    found = [(entry.shard, entry.line) for entry in entries if entry is not None]
-    if len(found) == total:
+    """Write the index and remove the journal where all shards are finished; say whether they are."""
+    begun = journal.begun
+    found = [entry for entry in _finished(journal, range(total)) if entry is not None]
+    if begun and len(found) == total:
         write_index(journal.folder, found, classes)
         journal.remove()
-    # Another process may have been first, and taken the journal away while this one read it.
-    return (journal.folder / INDEX_NAME).is_file()
+    return len(found) == total
+
+
+def _finished(journal: Journal, numbers: Sequence[int]) -> list[tuple[Shard, bytes] | None]:
+    """Return what the index says, or will say, of each shard; ``None`` of one that is not there as it was finished."""
+    noted = [journal.finished(number) for number in numbers]
+    # Read behind the notes: another process takes them away once it has written the index.
+    index = read_index(journal.folder)
+    return [
+        (entry.shard, entry.line) if entry is not None else index and journal.indexed(number, index)
+        for number, entry in zip(numbers, noted, strict=True)
+    ]
 
 
 def _items(
