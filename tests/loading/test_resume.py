@@ -87,6 +87,25 @@ class Draws(Coded):
         return picture, label
 
 
+class DrawsWhole(Draws):
+    """One that loads a whole batch at a time, and draws for all of it before it looks at an index."""
+
+    def __getitems__(self, indices):
+        noise = torch.randint(256, (8,)).tolist(), np.random.randint(256), random.randrange(256)
+        items = [super(DrawsWhole, self).__getitem__(index) for index in indices]
+        for (picture, _), pixel in zip(items, noise[0], strict=False):
+            picture[2, 2, :3] = torch.tensor([pixel, *noise[1:]])
+        return items
+
+
+class DrawsBatches(Draws):
+    """One whose items are batches, for a loader with ``batch_size=None``."""
+
+    def __getitem__(self, index):
+        items = [super(DrawsBatches, self).__getitem__(4 * index + row) for row in range(4)]
+        return torch.stack([picture for picture, _ in items]), torch.tensor([label for _, label in items])
+
+
 class NumpySampler(Sampler):
     """A sampler that draws from NumPy's global generator."""
 
@@ -126,6 +145,7 @@ MAP_STYLE = {
     "batches": lambda **o: DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 4, False), **o),
     "own batches": lambda **o: DataLoader(DATA, batch_sampler=Pairs(), **o),
     "draws": lambda **o: DataLoader(Draws(23), 4, shuffle=True, **o),
+    "draws whole batches": lambda **o: DataLoader(DrawsWhole(23), 4, shuffle=True, **o),
 }
 STREAMS = {
     "seek": lambda **o: DataLoader(Seekable(), 4, **o),
@@ -250,9 +270,24 @@ def test_with_persistent_workers(name):
         assert same([*resumed, *resumed], batches[3:])
 
 
-def test_the_number_of_workers_may_change_where_indices_decide():
-    batches, states = two_epochs(mixed(MAP_STYLE["draws"](num_workers=2), 0.3))
-    assert same(followers(lambda: mixed(MAP_STYLE["draws"](), 0.3, prefetch=0), states[5]), batches[5:])
+@pytest.mark.usefixtures("untouched_rng")
+@pytest.mark.parametrize("name", ["draws", "draws whole batches"])
+def test_the_number_of_workers_may_change_where_indices_decide(name):
+    batches, states = two_epochs(mixed(MAP_STYLE[name](num_workers=2), 0.3))
+    assert same(followers(lambda: mixed(MAP_STYLE[name](), 0.3, prefetch=0), states[5]), batches[5:])
+
+
+@pytest.mark.usefixtures("untouched_rng")
+@pytest.mark.parametrize("mixing", ["extend", pytest.param("replace", marks=pytest.mark.slow)])
+def test_batches_that_the_data_set_makes(mixing):
+    def make(workers=0, **options):
+        inner = DataLoader(DrawsBatches(6), batch_size=None, shuffle=True, num_workers=workers)
+        return mixed(inner, 0.3, mixing=mixing, **options)
+
+    check(make, every=3)
+    batches, states = two_epochs(make(2))
+    assert same(followers(make, states[2]), batches[2:])
+    assert same(batches[:6], list(make(prefetch=0)))
 
 
 def test_the_number_of_workers_may_not_change_in_a_stream():

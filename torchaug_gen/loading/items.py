@@ -1,9 +1,9 @@
-"""Indices whose iteration seeds the global generators, so that a data set's own random transforms are repeatable."""
+"""Indices that bring seeds for the global generators, so that a data set's own random transforms are repeatable."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -15,13 +15,15 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 
 class SeededIndices(list[Any]):
-    """The indices of one batch; whoever iterates over them finds the global generators seeded.
+    """The indices of one batch; where their items are loaded, the global generators are seeded.
 
-    Data sets draw their random crops and flips from the global generators of PyTorch, NumPy and Python. A stock
-    ``DataLoader`` goes through the indices one by one and loads the item of each. PyTorch's generator is seeded for
-    each item from its position in the epoch, so that its numbers are the same for any batch size, number of workers
-    and ranks, and for a pass that begins in the middle. NumPy's and Python's are seeded for each batch only, because
-    that takes 8 µs where PyTorch's takes one: their numbers are the same for any number of workers, and on resuming.
+    Data sets draw their random crops and flips from the global generators of PyTorch, NumPy and Python. All are seeded
+    when the indices arrive: in a worker as they are unpickled, in the main process by :meth:`arrive`. PyTorch's is
+    seeded anew for each index that is iterated over, as a stock ``DataLoader`` does to load the items one by one, from
+    its position in the epoch, so that its numbers are the same for any batch size, number of workers and ranks, and
+    for a pass that begins in the middle. NumPy's and Python's are seeded for each batch only, because that takes 8 µs
+    where PyTorch's takes one: their numbers are the same for any number of workers, and on resuming; and so is what a
+    data set draws for a whole batch, in ``__getitems__``.
     Where there are no workers, the main process has to keep its generators meanwhile: :class:`PrivateState`.
 
     Args:
@@ -34,12 +36,39 @@ class SeededIndices(list[Any]):
         super().__init__(indices)
         self._first, self._stride = first, stride
 
+    def arrive(self) -> SeededIndices:
+        """Seed the generators of this process, and return the indices."""
+        _seed_all(self._first)
+        return self
+
     def __iter__(self) -> Iterator[Any]:
         return _seeding(self[:], self._first, self._stride)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A list is pickled through its iterator, which would seed this process instead of the worker.
-        return SeededIndices, (self[:], self._first, self._stride)
+        return _arrived, (SeededIndices, self[:], self._first, self._stride)
+
+
+class SeededIndex:
+    """What a sampler gives that is no list of indices, as with ``batch_size=None``, and one seed for it.
+
+    A worker gets the index itself, and finds the generators seeded.
+
+    Args:
+        index: as the sampler gives it.
+        seed: in 0..2⁶⁴-1.
+    """
+
+    def __init__(self, index: Any, seed: int) -> None:
+        self._index, self._seed = index, seed
+
+    def arrive(self) -> Any:
+        """Seed the generators of this process, and return the index."""
+        _seed_all(self._seed)
+        return self._index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (SeededIndex, self._index, self._seed)
 
 
 class PrivateState:
@@ -84,10 +113,19 @@ def draws_nothing(dataset: Any) -> bool:
     return told is True or type(dataset) in (TensorDataset, Tensor, list, tuple, range)
 
 
-def _seeding(indices: list[Any], first: int, stride: int) -> Iterator[Any]:
-    random.seed(first)
+def _arrived(kind: Callable[..., SeededIndices | SeededIndex], *parts: Any) -> Any:
+    return kind(*parts).arrive()
+
+
+def _seed_all(seed: int) -> None:
+    random.seed(seed)
     # It takes no more than 32 bits.
-    np.random.seed(first % (1 << 32))
+    np.random.seed(seed % (1 << 32))
+    # PyTorch's looks at no more either: half of them away, no item of an epoch begins with the batch's own numbers.
+    torch.default_generator.manual_seed(seed ^ (1 << 31))
+
+
+def _seeding(indices: list[Any], first: int, stride: int) -> Iterator[Any]:
     seed = torch.default_generator.manual_seed
     for number, index in enumerate(indices):
         seed(first + number * stride)

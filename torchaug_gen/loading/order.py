@@ -11,7 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from torchaug_gen import rng
 from torchaug_gen.loading.adapters import is_dataloader
-from torchaug_gen.loading.items import PrivateState, SeededIndices
+from torchaug_gen.loading.items import PrivateState, SeededIndex, SeededIndices
 from torchaug_gen.mixing import Fractions, Tally, fraction_at
 from torchaug_gen.ranks import Share
 from torchaug_gen.seeded import Seeded
@@ -33,28 +33,40 @@ class SeededOrder:
         seed: the loader's seed.
         regroup: turns the sampler's batches of an epoch into others, or ``None`` to leave them.
         rank: this process among those that share the epoch; ``None`` to leave the items' random numbers alone.
+        batched: whether it gives batches of indices.
 
     Attributes:
         epoch: of the next iteration.
         skip: how many batches, or indices of a sampler, the next iteration leaves out at its start.
+        here: whether items are loaded in this process, right behind each ``next``.
     """
 
-    def __init__(self, sampler: Any, *, seed: int, regroup: Regroup | None = None, rank: Share | None = None) -> None:
+    def __init__(
+        self,
+        sampler: Any,
+        *,
+        seed: int,
+        regroup: Regroup | None = None,
+        rank: Share | None = None,
+        batched: bool = True,
+    ) -> None:
         self._sampler = sampler
         self._seed = seed
         self._regroup = regroup
         self._rank = rank
+        self._batched = batched
         self.epoch = 0
         self.skip = 0
+        self.here = False
 
     def __len__(self) -> int:
         return len(self._sampler)
 
     def __iter__(self) -> Iterator[Any]:
         # torch calls iter() twice for each new iterator over workers; a generator does nothing until its first next.
-        return self._from(self.epoch, self.skip)
+        return self._from(self.epoch, self.skip, self.here)
 
-    def _from(self, epoch: int, skip: int) -> Iterator[Any]:
+    def _from(self, epoch: int, skip: int, here: bool) -> Iterator[Any]:
         """Yield the epoch's batches from number ``skip`` on."""
         batches = self._batches(epoch)
         if self._regroup is not None:
@@ -62,13 +74,21 @@ class SeededOrder:
         # Neighbouring seeds make unrelated numbers: the generator scrambles them, as it has to for torch's workers.
         base, ordinal = rng.derive_seed(self._seed, "loader.items", epoch), 0
         for number, batch in enumerate(batches):
-            if isinstance(batch, list | tuple) and self._rank is not None:
-                if number >= skip:
-                    position = ordinal * self._rank.count + self._rank.index
-                    yield SeededIndices(batch, base + position, self._rank.count)
-                ordinal += len(batch)
-            elif number >= skip:
-                yield batch
+            if number >= skip:
+                yield self._seeded(batch, base, ordinal, here=here)
+            ordinal += len(batch) if self._is_list(batch) else 1
+
+    def _seeded(self, batch: Any, base: int, ordinal: int, *, here: bool) -> Any:
+        """Return what the sampler gave with the seeds of its items, the first of which has this ordinal."""
+        if self._rank is None:
+            return batch
+        first, stride = base + ordinal * self._rank.count + self._rank.index, self._rank.count
+        seeded = SeededIndices(batch, first, stride) if self._is_list(batch) else SeededIndex(batch, first)
+        return seeded.arrive() if here else seeded
+
+    def _is_list(self, batch: Any) -> bool:
+        # A tuple may be one index, but not of a loader that makes batches.
+        return isinstance(batch, list) or (self._batched and isinstance(batch, tuple))
 
     def _batches(self, epoch: int) -> Iterator[Any]:
         seed = rng.derive_seed(self._seed, "loader.order", epoch)

@@ -65,20 +65,21 @@ class TwinReader(Reader):
         self._order: order.SeededOrder | None = None
         self._seeds_items = False
         if not isinstance(loader.dataset, IterableDataset):
-            sampler = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-            self._seeds_items = loader.batch_sampler is not None and not draws_nothing(loader.dataset)
+            batched = loader.batch_sampler is not None
+            sampler = loader.batch_sampler if batched else loader.sampler
+            self._seeds_items = not draws_nothing(loader.dataset)
             seeded_for = rank if self._seeds_items else None
-            self._order = order.SeededOrder(sampler, seed=seed, regroup=regroup, rank=seeded_for)
+            self._order = order.SeededOrder(sampler, seed=seed, regroup=regroup, rank=seeded_for, batched=batched)
         self.twin = order.twin_of(loader, self._order, self._generator)
         weakref.finalize(self, end_persistent, self.twin)
 
     def read(self, epoch: int, position: Any = None) -> Reading:
         """Begin a pass; a map-style loader loads nothing of what is skipped."""
         self._prepare(epoch)
-        if self._order is not None:
-            self._order.epoch, self._order.skip = epoch, position or 0
         # Without workers the data set draws in this process, whose generators are not ours to move.
         seeds_here = self._seeds_items and self.loader.num_workers == 0
+        if self._order is not None:
+            self._order.epoch, self._order.skip, self._order.here = epoch, position or 0, seeds_here
         private = PrivateState(rng.derive_seed(self._seed, "loader.main", epoch)) if seeds_here else None
         return Reading(iter(self.twin), position or 0, private=private)
 
