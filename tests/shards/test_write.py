@@ -178,7 +178,7 @@ def test_the_items_of_an_iterable_are_encoded_by_workers_too(tmp_path):
         items = ((IMAGES[n % 7], n % 5) for n in range(40))
         write_shards(items, tmp_path / str(workers), workers=workers, samples_per_shard=15, image_format="png")
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
-    with pytest.raises((AttributeError, TypeError), match="pickle"):
+    with pytest.raises((ValueError, TypeError), match=r"^item 0: .*pickle"):
         write_shards(iter([(IMAGES[0], lambda: 0)]), tmp_path / "other", workers=1)
 
 
@@ -231,7 +231,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bytes(tmp_path, workers):
                 raise KeyError("gone")
             return super().__getitem__(index)
 
-    with pytest.raises(KeyError, match="gone"):
+    with pytest.raises(ValueError, match=r"^item \d+: KeyError: 'gone'"):
         write_shards(Broken(part.log), tmp_path / "b", samples_per_shard=8, shuffle=True)
     first = sorted(path.name for path in (tmp_path / "b").glob("*.tar"))
     assert first == ["000000.tar", "000001.tar", "000002.tar"]
@@ -327,6 +327,72 @@ def test_items_that_cannot_be_written_are_skipped_where_asked_and_keep_their_num
     ]
     with pytest.raises(TypeError, match=r"^item 1: field 'cls'"):
         write_shards(Torn(), tmp_path / "b", image_format="png", workers=workers)
+
+
+class Faulty(Endless):
+    """Raises an error for item 2."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (RuntimeError("PngReadError"), ValueError, "RuntimeError: PngReadError"),
+        (KeyError("label"), ValueError, "KeyError: 'label'"),
+        (TypeError("no column"), TypeError, "no column"),
+        (IndexError(), ValueError, "IndexError"),
+        (StopIteration(), ValueError, "StopIteration"),
+        (Image.DecompressionBombError("large"), ValueError, "DecompressionBombError: large"),
+    ],
+)
+def test_whatever_a_dataset_raises_is_skipped_or_named(tmp_path, workers, error, kind, reason):
+    options = {"image_format": "png", "workers": workers}
+    with pytest.raises(kind, match=rf"^item 2: {reason}$") as raised:
+        write_shards(Faulty(error), tmp_path / "a", **options)
+    assert workers or raised.value.__cause__ is error
+    # By the dataset's own index, in whatever order.
+    with pytest.warns(RuntimeWarning, match=rf"skipped 1 items .*the first: item 2: {reason}$"):
+        write_shards(Faulty(error), tmp_path / "b", on_error="skip", shuffle=True, **options)
+    assert sorted(label for (label,) in read(tmp_path / "b", "cls")) == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_an_iterable_raises_comes_through_because_nothing_follows(tmp_path, workers):
+    def items():
+        yield from [GOOD] * 5
+        raise RuntimeError("connection lost")
+
+    with pytest.raises(RuntimeError, match="connection lost") as raised:
+        write_shards(items(), tmp_path, samples_per_shard=2, on_error="skip", workers=workers)
+    assert raised.value.__notes__ == ["raised by items, which were asked for item 5"]
+    assert [path.name for path in sorted(tmp_path.glob("*"))] == [".writing", "000000.tar", "000001.tar"]
+    assert not multiprocessing.active_children()
+
+
+def test_ctrl_c_in_an_iterable_leaves_no_worker(tmp_path):
+    def items():
+        yield from [GOOD] * 40
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(items(), tmp_path, workers=2)
+    assert not multiprocessing.active_children() and not list(tmp_path.glob("*.tar"))
+
+
+def test_an_item_that_cannot_be_sent_to_a_worker_is_skipped_too(tmp_path):
+    items = [GOOD, (picture(1), lambda: 0), (picture(2), 2)]
+    for workers in (0, 1):
+        with pytest.warns(RuntimeWarning, match="skipped 1 items .*the first: item 1: "):
+            write_shards(iter(items), tmp_path / str(workers), on_error="skip", workers=workers)
+    assert contents(tmp_path / "0") == contents(tmp_path / "1")
 
 
 def test_keys_are_kept_and_made_safe(tmp_path):

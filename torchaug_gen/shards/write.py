@@ -65,7 +65,9 @@ def write_shards(
             not make up for; data sets are often sorted by class.
         seed: of the order, 0 ≤ seed < 2⁶⁴.
         workers: processes that encode, and read the items of map-style datasets; 0 is this process.
-        on_error: ``"raise"``, or ``"skip"`` items that cannot be written, which keep their number, and warn of them.
+        on_error: ``"raise"``, or ``"skip"`` items that cannot be read or written, whatever a dataset raises for them;
+            the others keep their number, and a warning counts them. What an iterable raises always comes through,
+            with a note of the item, since nothing can follow.
         resume: go on with an interrupted run of the same items and settings: finished shards are not written again,
             nor their items read, save those of iterables. Of a finished run it changes nothing.
 
@@ -74,7 +76,7 @@ def write_shards(
 
     Raises:
         ValueError: an option out of range, a folder that holds shards, no items, another run to resume, or an item
-            that cannot be written, named by its index.
+            that cannot be read or written, named by its index.
         TypeError: an item or a value of another type, named likewise.
 
     Example:
@@ -146,7 +148,7 @@ def accepted(results: Iterable[Result], *, skip: bool) -> Iterator[Encoded]:
         first = first or reason
         refused += 1
     if refused:
-        warnings.warn(f"skipped {refused} items that cannot be written; the first: {first}", RuntimeWarning, 2)
+        warnings.warn(f"skipped {refused} items that cannot be read or written; the first: {first}", RuntimeWarning, 2)
 
 
 def pack(
