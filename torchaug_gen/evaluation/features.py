@@ -121,7 +121,7 @@ def feature_space(
 
     Raises:
         ValueError: an unknown name.
-        ImportError: ``"effnet"`` without the package that holds its weights.
+        ModuleNotFoundError: ``"effnet"`` without the package that holds its weights.
     """
     if isinstance(features, FeatureSpace):
         space = features

@@ -33,7 +33,7 @@ class EffnetFeatures(nn.Module):
             30 ms an image, 128 a third of that; distances at different sizes are not comparable.
 
     Raises:
-        ImportError: the package is not installed.
+        ModuleNotFoundError: the package is not installed.
     """
 
     def __init__(self, input_size: int = 224) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from torchaug_gen.evaluation.efficientnet import weights_path
 from torchaug_gen.evaluation.experiment.arms import ARMS
 from torchaug_gen.evaluation.experiment.cell import run_cell
 from torchaug_gen.evaluation.experiment.data import ExperimentData, load_folder, training_set
@@ -59,7 +60,7 @@ def run_experiment(
         progress: show a bar with the time left.
 
     Raises:
-        ModuleNotFoundError: SciPy or matplotlib is not installed.
+        ModuleNotFoundError: SciPy, matplotlib, or the weights that an arm's gate looks at are not installed.
         FileNotFoundError: no folder ``data``.
         ValueError: an argument out of range, or images that cannot be used.
         KeyboardInterrupt: Ctrl-C; results of what is done are written first.
@@ -68,10 +69,12 @@ def run_experiment(
         raise ValueError(f"workers must be at least 1, got {workers}")
     if seconds is not None and not seconds >= 0:
         raise ValueError(f"seconds must be a number of at least 0, got {seconds}")
-    # What the results need is missed now, and not after a night of training.
+    settings = settings or ExperimentSettings()
+    # What the results and the last arm need is missed now, and not after a night of training.
     scipy_stats()
     figure_type()
-    settings = settings or ExperimentSettings()
+    if any(ARMS[arm].gate == "pretrained" for arm in settings.arms):
+        weights_path()
     images = data if isinstance(data, ExperimentData) else load_folder(data, image_size=image_size)
     _check_sizes(images, settings)
     plan = _Plan(images, settings, Path(out), None if seconds is None else time.time() + seconds)
