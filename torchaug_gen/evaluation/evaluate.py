@@ -69,7 +69,7 @@ def evaluate(
 
     Raises:
         ValueError: options out of range, images that do not fit the synthesizer, or that cannot be read.
-        ImportError: ``"effnet"`` without the package that holds its weights.
+        ModuleNotFoundError: ``"effnet"`` without the package that holds its weights.
         OSError: no such file or folder.
 
     Example:
@@ -104,6 +104,11 @@ def evaluate(
     real = _at_most(sides.train.images, n, seed)
     artefacts = _tried(lambda: find_artefacts(real, synthetic.images, seed=seed), "artefacts", unmeasured)
     copies = _tried(lambda: _copies(measuring, sides, synthetic, (known, others, drawn)), "memorisation", unmeasured)
+    notes += [
+        f"{found.twins} held-out images lie on training images in {space!r}, and were left out of the test for copies."
+        for space, found in (copies or {}).items()
+        if found.twins
+    ]
     folder = run if isinstance(run, str | Path) else None
     curves = _tried(lambda: None if folder is None else read_curves(Path(folder)), "history", unmeasured)
     if curves is None:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from torchaug_gen.evaluation.resampled import stratified_folds
 from torchaug_gen.evaluation.sides import as_dataset, find_trees, read_sides
+from torchaug_gen.evaluation.twins import find_twins
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import TrainingImages, read_images
 
@@ -54,6 +55,8 @@ def read_labelled(
 ) -> tuple[LabelledImages, LabelledImages | None]:
     """Read training and validation images; where there is a synthesizer, in its size and in the order of its classes.
 
+    Validation images that are training images too are left out, since a synthesizer that copies would gain on them.
+
     Args:
         data: training images; see :func:`torchaug_gen.evaluation.fraction.choose_fraction`.
         validation: other images, or ``None``.
@@ -63,7 +66,7 @@ def read_labelled(
 
     Raises:
         ValueError: trees of training and test images together, images without labels, of one class, of other classes
-            on the two sides, or that do not fit.
+            on the two sides, or that do not fit, and validation images that all are training images.
     """
     if isinstance(data, str | Path) and (trees := find_trees(Path(data))):
         raise ValueError(
@@ -85,6 +88,10 @@ def read_labelled(
         held = None if validation is None else read_images(as_dataset(validation), image_size=image_size, seed=seed)
     known = _labelled(train, "data")
     other = None if held is None else _labelled(held, "validation")
+    if other is not None:
+        other = other.take(~find_twins(other.images, known.images))
+    if validation is not None and not other:
+        raise ValueError("validation must hold other images than data, but all of its images are among them")
     if other is not None and (other.classes, other.images.shape[1:]) != (known.classes, known.images.shape[1:]):
         raise ValueError(
             f"validation images must have the training images' classes and shape, {_told(known)}, got {_told(other)}"

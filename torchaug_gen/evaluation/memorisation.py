@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torchaug_gen import rng
 from torchaug_gen.evaluation.features import FeatureSet, FeatureSpace, embed, feature_space
 from torchaug_gen.evaluation.images import Samples, Size
+from torchaug_gen.evaluation.twins import MOST_TWINS
 
 # Held-out images that count as copies by the calibrated threshold.
 _ALPHA = 0.01
 _COPYING = -3.0
+# Ratios below this are rounding, or compression anew: the same image.
+_SAME = 0.02
 _PAIRS = 16
 _ROWS = 1024
 _PER_CELL = 20
@@ -62,6 +65,7 @@ class Memorisation:
         space: the feature space.
         train: number of training images.
         heldout: number of held-out real images.
+        twins: held-out images beside these that lie on a training image, and were left out.
         synthetic: number of synthetic images.
         threshold: the ratio below which an image counts as a copy: an image's distance to the nearest training image,
             over that one's own distance to its nearest other. One held-out image in a hundred lies below.
@@ -77,6 +81,7 @@ class Memorisation:
     space: str
     train: int
     heldout: int
+    twins: int
     synthetic: int
     threshold: float
     share: float
@@ -144,7 +149,8 @@ def find_copies(
     Args:
         train: all images that the synthesizer was trained on; see
             :func:`~torchaug_gen.evaluation.images.image_chunks`.
-        heldout: real images that it was not, the more the finer the test; at least 20.
+        heldout: real images that it was not, the more the finer the test; at least 20. The few that lie on a training
+            image are left out, since they would make copies look usual.
         synthetic: synthetic images, or a synthesizer; at least 3.
         features: a feature space, or ``"pixels"``: images at 16 px, without mean and contrast. See
             :func:`~torchaug_gen.evaluation.features.feature_space`.
@@ -156,7 +162,8 @@ def find_copies(
         progress: show bars.
 
     Raises:
-        ValueError: too few images, or images of different shapes.
+        ValueError: too few images, images of different shapes, or more than 5 % of the held-out images lie on training
+            images, so that nobody can tell what is a copy.
     """
     shape = getattr(synthetic, "image_shape", None)
     if image_size is None and isinstance(synthetic, Samples) and shape is not None:
@@ -203,6 +210,8 @@ def _judge(train: FeatureSet, heldout: FeatureSet, synthetic: FeatureSet, *, see
     own = torch.where(own > 0.1 * own.median(), own, own.median()).clamp(min=1e-12)
     (real_distance, real_row), (distance, row) = nearest(real, known), nearest(drawn, known)
     real_ratio, ratio = real_distance / own[real_row], distance / own[row]
+    apart = _apart(real_ratio)
+    real, real_distance, real_ratio = real[apart], real_distance[apart], real_ratio[apart]
     below = max(int(_ALPHA * len(real)), 1)
     threshold = float(real_ratio.sort().values[below - 1])
     # Copies are below the threshold and not at it, where the held-out image is that it was taken from.
@@ -215,6 +224,7 @@ def _judge(train: FeatureSet, heldout: FeatureSet, synthetic: FeatureSet, *, see
         space=train.space,
         train=len(known),
         heldout=len(real),
+        twins=int((~apart).sum()),
         synthetic=len(drawn),
         threshold=threshold,
         share=copies / len(drawn),
@@ -223,6 +233,23 @@ def _judge(train: FeatureSet, heldout: FeatureSet, synthetic: FeatureSet, *, see
         c_t=c_t,
         pairs=tuple(Pair(index, int(row[index]), float(ratio[index])) for index in order),
     )
+
+
+def _apart(ratios: Tensor) -> Tensor:
+    """Return ``(N,)`` bool: which held-out images are not the training image nearest to them."""
+    apart = ratios >= _SAME
+    twins = int((~apart).sum())
+    if twins > MOST_TWINS * len(ratios):
+        raise ValueError(
+            f"held-out images must be others than the training images, to tell what is a copy, but {twins} of "
+            f"{len(ratios)} lie on one"
+        )
+    if len(ratios) - twins < _PER_CELL:
+        raise ValueError(
+            f"a test for copies needs at least {_PER_CELL} held-out images that are no training images, got "
+            f"{len(ratios) - twins} beside {twins} that are"
+        )
+    return apart
 
 
 def wilson(count: int, n: int) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen.evaluation.images import pair
+from torchaug_gen.evaluation.twins import find_twins
 from torchaug_gen.pixels import convert, outside
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.synthesis.synthesizer import Synthesizer
@@ -24,7 +25,7 @@ class Sides:
 
     Attributes:
         train: what it was trained on, with labels that mean its classes, or without where it has none.
-        heldout: what it was not, or ``None``.
+        heldout: what it was not, or ``None``; images that are training images too are left out.
         data_name: where the first came from.
         heldout_name: where the others came from, or ``None``.
         notes: what was done to them, in sentences.
@@ -68,7 +69,8 @@ def read_sides(data: Any, heldout: Any, synthesizer: Synthesizer, *, seed: int =
         names = _names(synthesizer, train)
         train = _in_classes(train, names, synthesizer.num_classes, "training")
         others = None if others is None else _in_classes(others, names, synthesizer.num_classes, "held-out")
-    return Sides(train, others, _name(data), None if heldout is None else _name(heldout), tuple(notes))
+    others = None if others is None else _without_twins(others, train, notes)
+    return Sides(train, others, _name(data), None if others is None else _name(heldout), tuple(notes))
 
 
 def find_trees(folder: Path) -> tuple[Path, Path] | None:
@@ -126,6 +128,20 @@ def _fitted(images: TrainingImages, synthesizer: Synthesizer, which: str, notes:
         parts = [(part * _GREY.view(3, 1, 1)).sum(1, keepdim=True) for part in images.images.split(256)]
         return replace(images, images=torch.cat([part.round().to(torch.uint8) for part in parts]))
     raise ValueError(f"{which} images must have the synthesizer's {wanted} channels, got {have}")
+
+
+def _without_twins(others: TrainingImages, train: TrainingImages, notes: list[str]) -> TrainingImages | None:
+    """Return held-out images that are no training images, or ``None`` where all are."""
+    apart = ~find_twins(others.images, train.images)
+    if apart.all():
+        return others
+    notes.append(
+        f"{int((~apart).sum())} of {len(others)} held-out images are training images too, and were left out: a "
+        "synthesizer that copies would pass on them."
+    )
+    if not apart.any():
+        return None
+    return replace(others, images=others.images[apart], labels=None if others.labels is None else others.labels[apart])
 
 
 def _names(synthesizer: Synthesizer, train: TrainingImages) -> tuple[str, ...] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from torchaug_gen import rng
 from torchaug_gen.evaluation.labelled import LabelledImages
+from torchaug_gen.evaluation.twins import MOST_TWINS, find_twins
 from torchaug_gen.synthesis.training.data import TrainingImages, read_images
 
 _HELD_OUT = (("test",), ("validation", "valid", "val"))
@@ -87,8 +88,8 @@ def load_folder(folder: str | Path, *, image_size: int = 64) -> ExperimentData:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no size, fewer than two classes, unreadable images, and held-out images of a class that cannot be
-            trained.
+        ValueError: no size, fewer than two classes, unreadable images, held-out images of a class that cannot be
+            trained, and trees that share more than a few images; a few are left out of the test.
     """
     folder = Path(folder)
     if image_size < 1:
@@ -100,24 +101,28 @@ def load_folder(folder: str | Path, *, image_size: int = 64) -> ExperimentData:
         root = folder / "train" if _holds_classes(folder / "train") else folder
         return from_images(_read(root, image_size), name=folder.name)
     stock = _in_memory(_read(folder / "train", image_size))
-    parts = [_renamed(_read(tree, image_size), stock.classes, tree) for tree in trees]
+    notes: list[str] = []
+    read = [(_renamed(_read(tree, image_size), stock.classes, tree), f"images in {tree}") for tree in trees]
+    parts = [_apart(images, stock, where, notes) for images, where in read]
     test = LabelledImages(
         torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts]), stock.classes
     )
     splits = {tree.name: len(part) for tree, part in zip(trees, parts, strict=True)}
-    return ExperimentData(folder.name, stock, test, splits)
+    return ExperimentData(folder.name, stock, test, splits, tuple(notes))
 
 
 def from_images(images: TrainingImages, *, name: str, test: TrainingImages | None = None) -> ExperimentData:
     """Return images in memory for an experiment; without test images, 30 % of each class are held out.
 
     Raises:
-        ValueError: images without labels, fewer than two classes, or a class too small to be divided.
+        ValueError: images without labels, fewer than two classes, a class too small to be divided, or test images of
+            which more than a few are training images.
     """
     stock = _in_memory(images)
+    notes: list[str] = []
     if test is not None:
-        held_out = _in_memory(test)
-        return ExperimentData(name, stock, held_out, {"test": len(held_out)})
+        held_out = _apart(_in_memory(test), stock, "test images", notes)
+        return ExperimentData(name, stock, held_out, {"test": len(held_out)}, tuple(notes))
     rows: list[Tensor] = []
     for label, count in enumerate(stock.counts):
         if count < _FEWEST + 1:
@@ -127,9 +132,10 @@ def from_images(images: TrainingImages, *, name: str, test: TrainingImages | Non
         rows.append(members[order[: max(1, int(_TEST_SHARE * count))]])
     chosen = torch.zeros(len(stock), dtype=torch.bool)
     chosen[torch.cat(rows)] = True
-    held_out = stock.take(chosen.nonzero()[:, 0])
-    note = f"Tested on {len(held_out)} images that were held out, {_TEST_SHARE:.0%} of each class."
-    return ExperimentData(name, stock.take((~chosen).nonzero()[:, 0]), held_out, {"held out": len(held_out)}, (note,))
+    rest = stock.take(~chosen)
+    held_out = _apart(stock.take(chosen), rest, "held-out images", notes)
+    notes.append(f"Tested on {len(held_out)} images that were held out, {_TEST_SHARE:.0%} of each class.")
+    return ExperimentData(name, rest, held_out, {"held out": len(held_out)}, tuple(notes))
 
 
 def training_set(
@@ -175,6 +181,19 @@ def _in_memory(images: TrainingImages) -> LabelledImages:
         raise ValueError(f"an experiment needs images of at least two classes, got {images.num_classes or 'no labels'}")
     classes = images.classes or tuple(map(str, range(images.num_classes)))
     return LabelledImages(images.images, images.labels, classes)
+
+
+def _apart(held_out: LabelledImages, stock: LabelledImages, where: str, notes: list[str]) -> LabelledImages:
+    """Return held-out images that are no training images."""
+    twins = find_twins(held_out.images, stock.images)
+    count = int(twins.sum())
+    if count > MOST_TWINS * len(held_out):
+        raise ValueError(
+            f"{where} must be others than those to train on, but {count} of {len(held_out)} are among them"
+        )
+    if count:
+        notes.append(f"{count} of the {where} are training images too, and were left out of the test.")
+    return held_out.take(~twins)
 
 
 def _renamed(images: TrainingImages, classes: Sequence[str], tree: Path) -> LabelledImages:
