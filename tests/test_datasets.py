@@ -294,6 +294,10 @@ def make_mixed(real, synthesizer=NOISE):
             ),
             r"must be in \[0, 1\] to have synthetic ones beside them, got 2\.\.2",
         ),
+        (
+            lambda: make_mixed(TensorDataset(torch.rand(5, 3, 4, 4), torch.ones(5, 10))),
+            r"labels of real items must be class probabilities, .* got one in 1\.\.1 that sums to 10",
+        ),
         (lambda: MixedDataset(Real(classes=3), NOISE, synthetic_fraction=0.5), "3 classes, but the synthesizer has 10"),
         (lambda: make_mixed(Real(), NoiseSynthesizer((1, 4, 4), num_classes=10)), "one size"),
         (lambda: make_mixed(Real(), NoiseSynthesizer((3, 8, 8), num_classes=10)), "one size"),

@@ -24,6 +24,27 @@ def check_labels(labels: Tensor, num_classes: int, *, what: str = "labels") -> N
         raise ValueError(f"{what} must be in 0..{num_classes - 1}, got {low}..{high}")
 
 
+def check_probabilities(labels: Tensor, *, what: str, otherwise: str) -> None:
+    """Raise ``ValueError`` where a row of labels ``(N, K)``, floating and on the CPU, is no distribution over classes.
+
+    Args:
+        labels: see above.
+        what: what they are called in the error.
+        otherwise: what to do with numbers that are no probabilities.
+    """
+    # Rounding moves a sum of 1 by no more than half of what the dtype can tell apart there.
+    tolerance = max(1e-3, torch.finfo(labels.dtype).eps)
+    rows = labels.double()
+    # Written so that NaN fails too.
+    wrong = ~((rows >= -tolerance).all(1) & ((rows.sum(1) - 1).abs() <= tolerance))
+    if wrong.any():
+        row = rows[wrong.nonzero()[0, 0]]
+        raise ValueError(
+            f"{what} must be class probabilities, rows in [0, 1] that sum to 1, got one in "
+            f"{row.min():g}..{row.max():g} that sums to {row.sum():g}: {otherwise}"
+        )
+
+
 def soft_labels(labels: Tensor, num_classes: int | None) -> Tensor:
     """Return labels as probabilities ``(N, K)``: hard ones one-hot in float32, soft ones as they are.
 

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Subset
 from torchaug_gen import AugmentedLoader, MixUp
 
 X, Y = torch.rand(4, *SIZE), torch.arange(4)
+HOT = torch.tensor([[1.0, 0.0, 0.0, 1.0, 1.0]] * 4)
 MASKS = torch.zeros(4, 4, 4, dtype=torch.int64)
 
 
@@ -78,6 +79,13 @@ def test_loaders(loader, error, words):
         ),
         ((X, Y + 2), {}, r"real labels \(the synthesizer has 5 classes\) must be in 0\.\.4, got 2\.\.5"),
         ((X, torch.rand(4, 3)), {}, "real labels have 3 classes, but the synthesizer has 5"),
+        (
+            (X, HOT),
+            {},
+            r"labels at 1, .* must be class probabilities.* got one in 0\.\.1 that sums to 3: .*'fill': \{1: \.\.\.\}",
+        ),
+        ({"x": X, "y": HOT - 0.4}, {"mixing": "replace"}, r"labels at 'y'.* got one in -0\.4\.\.0\.6 that sums to 1"),
+        ((X, HOT * float("nan")), {"labels": "balance"}, "sums to nan"),
         ((X[:, :1], Y), {}, "real images have 1 channels, but synthetic ones have 3"),
         ((X, Y), {"synthesizer": Returns(X[:, :1], Y)}, "real images have 3 channels, but synthetic ones have 1"),
         ((X, Y), {"synthesizer": Returns(X, Y + 99)}, r"labels from the synthesizer must be in 0\.\.4, got 99\.\."),
@@ -121,8 +129,8 @@ def test_loaders(loader, error, words):
     ],
 )
 def test_batches(batch, options, words, prefetch):
-    options = {"synthesizer": Drawn(), "synthetic_fraction": 0.3, **options}
-    running = iter(AugmentedLoader([batch] * 2, mixing="extend", prefetch=prefetch, **options))
+    options = {"synthesizer": Drawn(), "synthetic_fraction": 0.3, "mixing": "extend", **options}
+    running = iter(AugmentedLoader([batch] * 2, prefetch=prefetch, **options))
     # Somebody who goes on after the error meets it again.
     for _ in range(2):
         with pytest.raises(ValueError, match=words):

@@ -74,6 +74,20 @@ def test_soft_labels_stay_soft():
         check_labels(images, labels.argmax(1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounding_makes_no_other_numbers_of_probabilities(dtype):
+    smoothed = lambda y: (torch.nn.functional.one_hot(torch.tensor(y), CLASSES) * 0.9 + 0.02).to(dtype)  # noqa: E731
+    for images, labels in mixed(list(batches_of(lambda x, y: (x, y), labels=smoothed)), 0.4, mixing="extend"):
+        check_labels(images, labels.argmax(1))
+
+
+def test_numbers_that_are_no_probabilities_are_filled_once_labels_are_denied():
+    several = lambda y: torch.ones(len(y), CLASSES)  # noqa: E731
+    options = {"fields": {"labels": None, "fill": {1: 7.0}}, "mixing": "extend"}
+    for images, values in mixed(list(batches_of(lambda x, y: (x, y), labels=several)), 0.4, **options):
+        assert (values[:, 0] == 7.0).tolist() == synthetic_rows(images)
+
+
 @pytest.mark.parametrize("fraction", [0, 0.3, 0.75])
 @pytest.mark.parametrize("labels", [torch.tensor, list, np.array])
 def test_blending_makes_labels_soft_in_every_batch(fraction, labels):

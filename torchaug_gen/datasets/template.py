@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from torchaug_gen import batch as batches
-from torchaug_gen.labels import check_labels
+from torchaug_gen.labels import check_labels, check_probabilities
 from torchaug_gen.pixels import convert, outside
 
 
@@ -43,6 +43,9 @@ class Template:
             if label.ndim == 0:
                 known = f"real labels (the synthesizer has {self._num_classes} classes)"
                 check_labels(label[None], self._num_classes, what=known)
+            elif label.is_floating_point():
+                otherwise = "mix other numbers in a loader, with AugmentedLoader's fields={'labels': None, 'fill': ...}"
+                check_probabilities(label[None], what="labels of real items", otherwise=otherwise)
         if span := outside(batches.get(item, self._images)):
             raise ValueError(
                 f"real images must be in [0, 1] to have synthetic ones beside them, got {span}: normalise after "

@@ -11,7 +11,7 @@ from torchaug_gen import batch as batches
 from torchaug_gen import rng
 from torchaug_gen.augment.rows import Key
 from torchaug_gen.batch import Fields
-from torchaug_gen.labels import check_labels
+from torchaug_gen.labels import check_labels, check_probabilities
 from torchaug_gen.loading.checking import check_fields, check_real
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.reading import Reading
@@ -287,8 +287,19 @@ class Source:
                 raise ValueError(f"real labels have {labels.shape[1]} classes, but the synthesizer has {num_classes}")
             if not len(labels):
                 return torch.empty(0, dtype=torch.int64)
+            self._check_soft(labels)
             positions = self._real_positions(len(labels), None)
             draws = rng.uniform(self._settings.seed, "loader.soft_labels", self._epoch, positions)
             return (draws[:, None] >= labels.float().cumsum(1)).sum(1).clamp(max=num_classes - 1)
         check_labels(labels, num_classes, what=f"real labels (the synthesizer has {num_classes} classes)")
         return labels.to(torch.int64)
+
+    def _check_soft(self, labels: Tensor) -> None:
+        path = self._known_fields.labels or ()
+        key = path[0] if len(path) == 1 else path
+        check_probabilities(
+            labels,
+            what=f"labels at {batches.show(path)}, beside synthetic ones,",
+            otherwise="for other numbers, as where an image has several classes or a measurement, deny labels with "
+            f"fields={{'labels': None, 'fill': {{{key!r}: ...}}}}",
+        )
