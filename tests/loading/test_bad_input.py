@@ -185,6 +185,16 @@ class Split(Coded):
         vars(self).update(said)
 
 
+class NamedSplit:
+    """A split as Hugging Face's data sets have it: no str, but it prints like one."""
+
+    def __str__(self):
+        return "test"
+
+    def __repr__(self):
+        return "NamedSplit('test')"
+
+
 EVALUATES = "but the loader mixes in synthetic items; use the inner loader to evaluate, or pass allow_eval=True"
 
 
@@ -194,6 +204,7 @@ EVALUATES = "but the loader mixes in synthetic items; use the inner loader to ev
         ({"train": False}, "Split has train=False"),
         ({"split": "test"}, "Split has split='test'"),
         ({"split": "VAL"}, "Split has split='VAL'"),
+        ({"split": NamedSplit()}, r"Split has split=NamedSplit\('test'\)"),
         ({"split": "unlabeled", "train": False}, "Split has train=False"),
     ],
 )

@@ -21,7 +21,8 @@ def check_not_evaluating(loader: Any) -> None:
         raise ValueError(f"gradients are off, as in an evaluation, {advice}")
     for dataset in unwrapped(getattr(loader, "dataset", None)):
         split = getattr(dataset, "split", None)
-        if isinstance(split, str) and split.lower() in _EVALUATION_SPLITS:
+        # Not only of a str: Hugging Face's NamedSplit prints like one.
+        if str(split).lower() in _EVALUATION_SPLITS:
             raise ValueError(f"{type(dataset).__name__} has split={split!r}, {advice}")
         if getattr(dataset, "train", None) is False:
             raise ValueError(f"{type(dataset).__name__} has train=False, {advice}")
