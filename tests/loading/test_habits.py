@@ -1,6 +1,7 @@
 """What people do with DataLoaders, done with the wrapper: off, with a tag alone, and mixing."""
 
 import copy
+import json
 import pickle
 import random
 from collections import namedtuple
@@ -17,6 +18,7 @@ from torch.utils.data import (
     ConcatDataset,
     DataLoader,
     Dataset,
+    DistributedSampler,
     RandomSampler,
     SequentialSampler,
     Subset,
@@ -168,8 +170,44 @@ def test_copies_and_pickles_give_the_same(mode):
     twins = [copy.copy(loader), copy.deepcopy(loader), pickle.loads(pickle.dumps(loader))]
     for other in twins:
         assert same(list(other), expected)
+    if mode == "off":
+        return
+    # What was done to the copies is not done to it.
+    for other in twins:
+        other.set_epoch(9)
+    assert loader.stats.batches == 0 and loader.state_dict()["epoch"] == 0
+    assert same(list(loader), expected)
+    assert loader.stats.batches == len(expected) and [other.stats.batches for other in twins] == [len(expected)] * 3
     next(iter(loader))
-    assert len(list(copy.deepcopy(loader))) == len(loader)
+    again = copy.deepcopy(loader)
+    assert json.dumps(again.state_dict()) == json.dumps(loader.state_dict()) and len(list(again)) == len(loader)
+
+
+def test_copies_that_share_a_sampler_do_not_take_each_other_for_somebody_else():
+    data = Coded(24)
+    loader = mixed(DataLoader(data, 4, sampler=DistributedSampler(data, 2, 0)))
+    other = copy.copy(loader)
+    other.set_epoch(9)
+    list(other)
+    expected = mixed(DataLoader(data, 4, sampler=DistributedSampler(data, 2, 0)))
+    assert same(list(loader), list(expected))
+
+
+@ON
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda loader: pickle.loads(pickle.dumps(loader))])
+def test_persistent_workers_of_a_copy_are_its_own_and_end_with_it(mode, copied):
+    loader = MODES[mode](DataLoader(Coded(23), 4, num_workers=1, persistent_workers=True))
+    running = iter(loader)
+    first = next(running)
+    other = copied(loader)
+    theirs = iter(other)
+    # The copy begins the next pass, and the one of the original goes on.
+    next(theirs)
+    [worker] = theirs._workers
+    assert [worker.pid] != [one.pid for one in running._workers]
+    assert len([first, *running]) == len(loader)
+    del theirs, other
+    assert not worker.is_alive()
 
 
 @ALL

@@ -294,9 +294,66 @@ def test_the_number_of_workers_may_not_change_in_a_stream():
     loader = mixed(STREAMS["seek"](num_workers=2), 0.3)
     next(iter(loader))
     other = mixed(STREAMS["seek"](), 0.3)
-    other.load_state_dict(loader.state_dict())
     with pytest.raises(ValueError, match=r"num_workers=2 over an IterableDataset.*this loader has 0"):
-        next(iter(other))
+        other.load_state_dict(loader.state_dict())
+    # Refused, it is as it was.
+    assert same(list(other), list(mixed(STREAMS["seek"](), 0.3)))
+    # And where the number is changed behind the check, every try says so, and none goes on with another epoch.
+    other = mixed(STREAMS["seek"](num_workers=2), 0.3)
+    other.load_state_dict(loader.state_dict())
+    other.num_workers, running = 0, iter(other)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="num_workers=2 over an IterableDataset"):
+            next(running)
+    assert json.dumps(other.state_dict()) == json.dumps(loader.state_dict())
+
+
+class Once:
+    """A transform that raises at its first call."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, images):
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        return images
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("name", ["shuffle", "seek", "carried state", "stateful carried"])
+def test_before_a_pass_has_delivered_anything_nothing_of_it_is_lost(name, error):
+    make = lambda transform=None: mixed(LOADERS[name](), 0.3, transform=transform, prefetch=0)  # noqa: E731
+    batches, states = two_epochs(make())
+    between = make()
+    ahead = len(list(between))
+    for done, state in ((0, states[0]), (2, states[2]), (ahead, json.dumps(between.state_dict()))):
+        loader = make(Once(error))
+        loader.load_state_dict(json.loads(state))
+        running = iter(loader)
+        with pytest.raises(error):
+            next(running)
+        del running
+        assert same(followers(make, json.dumps(loader.state_dict())), batches[done:]), done
+
+
+def test_what_keeps_a_pass_from_beginning_costs_no_epoch():
+    asked = []
+
+    def schedule(epoch, step):
+        # The length of a rebatched epoch is asked for before anything is read.
+        asked.append(epoch)
+        if len(asked) < 4:
+            raise ZeroDivisionError
+        return 0.3
+
+    running = iter(mixed(MAP_STYLE["shuffle"](), schedule, prefetch=0))
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            next(running)
+    assert same(list(running), list(mixed(MAP_STYLE["shuffle"](), 0.3)))
+    assert set(asked) == {0}
 
 
 def test_nothing_that_comes_before_is_loaded():

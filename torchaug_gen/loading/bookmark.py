@@ -9,6 +9,7 @@ from torchaug_gen.loading.drawing import chunk_of, set_chunk
 from torchaug_gen.loading.inner import Inner
 from torchaug_gen.loading.notices import Notices
 from torchaug_gen.loading.plan import Delivery
+from torchaug_gen.loading.readers import Reader
 from torchaug_gen.loading.state import Progress, check_fingerprint, from_state, to_state
 
 
@@ -37,8 +38,7 @@ class Bookmark:
 
     def start(self, epoch: int, notices: Notices) -> Progress:
         """Return where the pass of an epoch begins: at its start, or where a state said."""
-        resume, self._resume = self._resume, None
-        self._progress = None
+        resume = self._resume
         if resume is None or resume.epoch == epoch:
             return resume or Progress(epoch)
         if not resume.step:
@@ -47,29 +47,34 @@ class Bookmark:
         notices.of_epoch(resume, epoch, self._inner.batches)
         return Progress(epoch)
 
+    def begun(self, start: Progress) -> None:
+        """Note that a pass has begun there; until a batch is handed over, that is how far it has come."""
+        self._resume, self._progress = None, start
+
     def to_state(self, epoch: int) -> dict[str, Any]:
         """Return where the loader is, as JSON; ``epoch`` is that of the coming pass."""
         progress = self._resume or self._progress or Progress(epoch)
         chunk = chunk_of(self._synthesizer) if self._chunk is None else self._chunk
         return to_state(progress, self._inner.fingerprint, self._inner.rank, chunk=chunk)
 
-    def load(self, given: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, shared_by_ranks: bool) -> int:
+    def load(self, given: Mapping[str, Any] | Sequence[Mapping[str, Any]], reader: Reader) -> int:
         """Take up a state, and return its epoch.
 
         Args:
             given: what :meth:`to_state` returned, here or, where the data set deals anew, on each rank.
-            shared_by_ranks: whether a position of the inner loader holds on every rank.
+            reader: of the inner loader, in which the position must be one.
         """
         state = elastic.own(given, self._inner)
         progress = from_state(state)
         check_fingerprint(state, self._inner.fingerprint)
         rank, own = self._inner.rank.index, bool(progress.cursor.seen or progress.classes.tallies)
-        if state["rank"] != rank and (own or not shared_by_ranks):
+        if state["rank"] != rank and (own or not reader.shared_by_ranks):
             raise ValueError(
                 f'the state was saved by rank {state["rank"]}, but this is rank {rank}: with labels="balance", a '
                 "synthetic_fraction per class or an IterableDataset each rank has a state of its own, so save one from "
                 "each"
             )
+        reader.check(progress.position)
         self._resume, self._chunk = progress, None
         set_chunk(self._synthesizer, state["chunk"])
         return progress.epoch

@@ -81,13 +81,20 @@ class Epochs:
         return self._next
 
     def begin(self) -> int:
-        """Return the epoch of the pass that begins now, and count it."""
+        """Return the epoch of a pass that is about to begin, and tell it.
+
+        The coming pass stays that one until it is counted: what prevents it from beginning costs no epoch.
+        """
         epoch = self.peek()
-        self._tell(epoch)
-        self._next = epoch + 1
+        self.set(epoch)
         return epoch
+
+    def count(self, epoch: int) -> None:
+        """Note that the pass of an epoch has begun."""
+        self._next = epoch + 1
 
     def _tell(self, epoch: int) -> None:
         for listener in self._listeners:
             listener.set_epoch(epoch)
-        self._shown = [getattr(listener, "epoch", None) for listener in self._listeners]
+        # In place: copies of the loader tell the same listeners, and none takes the other for somebody else.
+        self._shown[:] = [getattr(listener, "epoch", None) for listener in self._listeners]

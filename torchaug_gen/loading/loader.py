@@ -3,6 +3,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -216,7 +217,7 @@ class AugmentedLoader(Generic[Batch]):
         Raises:
             TypeError: ``state`` is no dict.
             ValueError: the state of something else, of another version, of a loader with other settings (the first
-                that differs is named), or of another rank where that matters.
+                that differs is named), or of another rank or number of workers where that matters.
         """
         if self._reader is None:
             if callable(getattr(self.loader, "load_state_dict", None)):
@@ -224,7 +225,7 @@ class AugmentedLoader(Generic[Batch]):
             elif state:
                 raise ValueError("the state is that of a loader that augments or mixes, but this one is off")
             return
-        self._epochs.set(self._bookmark.load(state, shared_by_ranks=self._reader.shared_by_ranks))
+        self._epochs.set(self._bookmark.load(state, self._reader))
 
     @property
     def sampler(self) -> Any:
@@ -251,34 +252,51 @@ class AugmentedLoader(Generic[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no pass of its own, and is where it is by itself; weak references cannot be pickled.
-        return {**self.__dict__, "_current": None, "_bookmark": copy.copy(self._bookmark)}
+        own = {name: copy.copy(self.__dict__[name]) for name in ("_bookmark", "_epochs", "_notices", "stats")}
+        return {**self.__dict__, **own, "_current": None, "_reader": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._settings.off:
+            # Anew, so that persistent workers are its own too, and end with it.
+            self._reader = self._inner.reader()
 
     def _begin(self, new: Pass) -> Opened:
-        """Start a pass: take its epoch, and open all that stands between the inner loader and the consumer."""
+        """Start a pass: take its epoch, and open all that stands between the inner loader and the consumer.
+
+        Where that fails, or is interrupted, nothing is counted: the next try begins the same.
+        """
         inner, settings = self._inner, self._settings
         if self._reader is None:
             raise RuntimeError("a loader that is off has no passes of its own")
         if settings.mixes and not settings.allow_eval:
             check_not_evaluating(self.loader)
         inner.check_ranks()
-        previous = self._current() if self._current is not None else None
-        if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
-            previous.superseded = True
-        self._current = weakref.ref(new)
-        if inner.gradients is not None:
-            # Its own flag of the last batch runs ahead where batches are prefetched.
-            self.end_of_dataloader = False
-            inner.gradients._add_dataloader(self)
         start = self._bookmark.start(self._epochs.begin(), self._notices)
         self._notices.of_ranks(inner.loader)
         if settings.mixes and settings.schedule.varies and settings.mixing == "rebatch":
             self._notices.of_length(start.epoch, inner.batches)
+        self._supersede(new)
         reading = self._reader.read(start.epoch, start.position)
         composer = Composer(continued(inner, settings, start.epoch), device=inner.device)
         compose = Resting(composer, settings.synthesizer)
         # Also where the pass is broken off; not before the prefetcher's thread, which it looks out for, may run.
         weakref.finalize(new, compose.end)
-        return Opened(reading, self._prefetcher(self._source(reading, start), compose, composer.finish), start)
+        opened = Opened(reading, self._prefetcher(self._source(reading, start), compose, composer.finish), start)
+        if inner.gradients is not None:
+            # Its own flag of the last batch runs ahead where batches are prefetched.
+            self.end_of_dataloader = False
+            inner.gradients._add_dataloader(self)
+        self._bookmark.begun(replace(start, position=reading.position))
+        self._epochs.count(start.epoch)
+        return opened
+
+    def _supersede(self, new: Pass) -> None:
+        """Make a pass the current one; the one before loses its workers to it where they stay."""
+        previous = self._current() if self._current is not None else None
+        if previous is not None and previous is not new and getattr(self.loader, "persistent_workers", False):
+            previous.superseded = True
+        self._current = weakref.ref(new)
 
     def _source(self, reading: Reading, start: Progress) -> Source:
         """Return what plans the batches of a reading."""

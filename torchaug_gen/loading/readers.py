@@ -38,6 +38,10 @@ class Reader(ABC):
             position: what a reading of the same epoch said, or ``None`` for the start.
         """
 
+    def check(self, position: Any) -> None:
+        """Raise ``ValueError`` where a position that another loader's reading said cannot be gone on from here."""
+        return
+
     @property
     def shared_by_ranks(self) -> bool:
         """Whether a position holds on every rank."""
@@ -95,6 +99,8 @@ class StreamReader(TwinReader):
 
     def read(self, epoch: int, position: Any = None) -> Reading:
         """Begin a pass; the data set of each worker is positioned there."""
+        # The user may have set another number of workers since the position was checked.
+        self.check(position)
         self._prepare(epoch)
         if position is not None or self._resumed:
             # Workers that were started for another position cannot serve this one.
@@ -104,11 +110,6 @@ class StreamReader(TwinReader):
         if position is not None and "left" in position:
             dataset.resume(codec.decode(position["left"]))
             position = None
-        if position is not None and position["workers"] != workers:
-            raise ValueError(
-                f"the state is that of a loader with num_workers={position['workers']} over an IterableDataset, whose "
-                f"items depend on it, but this loader has {workers}"
-            )
         start = streams.Start(position, max(workers, 1))
         settings = vars(self.twin)
         settings["collate_fn"] = streams.Marking(self.loader.collate_fn, self.loader.batch_size, self.loader.dataset)
@@ -120,6 +121,15 @@ class StreamReader(TwinReader):
             # Also of workers that will not have delivered anything when a state is saved.
             start.states = [streams.state_text(dataset)] * max(workers, 1)
         return streams.StreamReading(iter(self.twin), start, workers, self.loader.dataset)
+
+    def check(self, position: Any) -> None:
+        """Raise ``ValueError`` where the position is that of another number of workers."""
+        if position is None or "left" in position or position["workers"] == self.loader.num_workers:
+            return
+        raise ValueError(
+            f"the state is that of a loader with num_workers={position['workers']} over an IterableDataset, whose "
+            f"items depend on it, but this loader has {self.loader.num_workers}"
+        )
 
     @property
     def shared_by_ranks(self) -> bool:

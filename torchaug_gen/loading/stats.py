@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -53,6 +53,9 @@ class Stats:
     transforming: float = 0.0
     source: Any = field(default=None, repr=False)
     _warned: bool = field(default=False, repr=False)
+
+    def __copy__(self) -> "Stats":
+        return replace(self, real_by_class=list(self.real_by_class), synthetic_by_class=list(self.synthetic_by_class))
 
     def count(self, delivery: Delivery) -> None:
         """Count one delivered batch."""
