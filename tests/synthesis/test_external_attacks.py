@@ -1,5 +1,6 @@
 """Files that were made to do harm: refused with a reason, nothing executed, memory bounded."""
 
+import io
 import json
 import os
 import pickle
@@ -66,6 +67,73 @@ def test_a_pickled_network_is_refused(tmp_path):
     torch.save(Generator(), tmp_path / "g.pth")
     with pytest.raises(ValueError, match="nothing was executed"):
         load(tmp_path / "g.pth", net=Generator(), trust=True)
+
+
+def calls(module, name, argument):
+    """Return the instructions of a pickle that call a function."""
+    return f"c{module}\n{name}\n".encode() + argument + b"\x85R"
+
+
+def saved(values, how):
+    """Return a file of :func:`torch.save` whose pickle is another."""
+    stream = io.BytesIO()
+    torch.save(4, stream, _use_new_zipfile_serialization=how == "zip")
+    if how == "bare":
+        return stream.getvalue().replace(b"\x80\x02K\x04.", values)
+    out = io.BytesIO()
+    with zipfile.ZipFile(stream) as old, zipfile.ZipFile(out, "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry.filename, values if entry.filename.endswith("data.pkl") else old.read(entry))
+    return out.getvalue()
+
+
+GIGABYTE = b"\x8a\x05" + (1 << 30).to_bytes(5, "little")
+BOMBS = {
+    "bytearray": b"c__builtin__\nbytearray\n" + calls("__builtin__", "bytearray", GIGABYTE) + b"\x85R",
+    "tensor": calls("torch", "FloatTensor", GIGABYTE),
+    "storage": calls("torch.storage", "UntypedStorage", GIGABYTE),
+    "copies": b"(" + b"N" * 50_000 + b"tq\x00" + calls("torch", "Size", b"h\x00") * 2_000,
+    "dictionaries": b"}q\x00" + calls("collections", "OrderedDict", b"h\x00"),
+    "encodings": b"c_codecs\nencode\nq\x00X\x04\x00\x00\x00aaaaX\x05\x00\x00\x00utf32\x86R",
+    "shapes": b"(" + b"K\x01" * 50_000 + b"tq\x00"
+    + b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
+    b"X\x03\x00\x00\x00cpuK\x01tQK\x00h\x00h\x00tR",
+    "a long integer": b"\x8b\xff\xff\xff\x7f",
+    "a far memo": b"Nr\xff\xff\xff\xff",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["zip", "bare", "alone"])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path, bomb, how, little_memory):
+    pickled = b"\x80\x02" + BOMBS[bomb] + b"."
+    (tmp_path / "g.pth").write_bytes(pickled if how == "alone" else saved(pickled, how))
+    with pytest.raises(ValueError, match=r"g\.pth"):
+        load(tmp_path / "g.pth", net=Generator())
+
+
+def test_a_pickle_of_millions_of_instructions_is_refused(tmp_path, little_memory):
+    (tmp_path / "g.pth").write_bytes(saved(b"\x80\x02" + b"}" * (3 << 20) + b".", "bare"))
+    with pytest.raises(ValueError, match="more than 2,097,152 instructions"):
+        load(tmp_path / "g.pth", net=Generator())
+
+
+@pytest.mark.parametrize("how", ["zip", "bare"])
+def test_pickles_are_put_where_they_are_read(tmp_path, how):
+    (tmp_path / "g.pth").write_bytes(saved(b"\x80\x02}X\x01\x00\x00\x00aK\x07s.", how))
+    with pytest.raises(ValueError, match=r"the keys 'a' \(int\)"):
+        load(tmp_path / "g.pth", net=Generator())
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 40])
+def test_a_storage_that_is_longer_than_its_file_is_refused(tmp_path, size, little_memory):
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "g.pth", _use_new_zipfile_serialization=False)
+    content = (tmp_path / "g.pth").read_bytes()
+    sizes = (1000).to_bytes(8, "little")
+    assert content.count(sizes) == 1
+    (tmp_path / "g.pth").write_bytes(content.replace(sizes, size.to_bytes(8, "little", signed=True)))
+    with pytest.raises(ValueError, match="more than there are"):
+        load(tmp_path / "g.pth", net=Generator())
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pth", "pt2", "onnx"])

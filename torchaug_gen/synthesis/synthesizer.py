@@ -224,7 +224,7 @@ class Synthesizer(ABC):
         ========================= ===== ==========================================================================
         run folder                  no  safetensors and JSON; of a foreign network a ``.pt2``, with trust
         ``.safetensors``            no  weights, for ``net`` or for a network of this package that the JSON names
-        ``.pth`` ``.tar`` …         no  a state dict for ``net``, unpickled as tensors only
+        ``.pth`` ``.tar`` …         no  a state dict for ``net``, read without unpickling
         ``.onnx``                   no  a network that onnxruntime runs on the CPU; extra ``onnx``
         folder of diffusers         no  DDPM, DDIM and DiT pipelines, ``AutoencoderKL``; extra ``diffusers``
         ``.pt2``                   yes  a ``torch.export`` program

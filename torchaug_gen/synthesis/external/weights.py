@@ -1,7 +1,5 @@
 """Weights without code: safetensors and state dicts, compared with a network before it takes them."""
 
-import io
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from torchaug_gen.seeded import Seeded
 from torchaug_gen.synthesis.external.archives import check_archive
+from torchaug_gen.synthesis.external.pickles import RefusedError, Saved, TensorAt
 
 _PARALLEL = "module."
 
@@ -27,7 +26,7 @@ def read_safetensors(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def read_state_dict(content: bytes, path: Path, *, key: str | None = None) -> dict[str, Tensor]:
-    """Return the tensors of a state dict that :func:`torch.save` wrote; nothing but tensors is unpickled.
+    """Return the tensors of a state dict that :func:`torch.save` wrote; nothing is unpickled.
 
     Args:
         content: the file.
@@ -40,21 +39,25 @@ def read_state_dict(content: bytes, path: Path, *, key: str | None = None) -> di
     if content.startswith(b"PK"):
         check_archive(content, path)
     try:
-        values = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        saved = Saved(content)
+    except RefusedError as error:
         raise ValueError(
-            f"{path} holds Python objects beside tensors, and loading those could execute code: refused, nothing was "
-            f"executed. Save the network's state_dict() alone. ({_first_line(error)})"
+            f"{path} holds more than dense tensors and plain containers, and loading that could execute code: refused, "
+            f"nothing was executed. Save the network's state_dict() alone. ({error})"
         ) from None
     except Exception as error:
-        raise ValueError(f"{path} cannot be loaded as a state dict, it may be cut short: {error}") from error
+        raise _damaged(path, error) from error
+    values = saved.values
     if key is not None:
         if not isinstance(values, Mapping) or key not in values:
             raise ValueError(f"{path} has no key {key!r}, only {_keys(values)}")
         values = values[key]
     if not _is_state_dict(values):
         raise ValueError(f"{path} must hold a state dict, got {_keys(values)}: key= says where in the file it is")
-    return dict(values)
+    try:
+        return {name: saved.tensor(at) for name, at in values.items()}
+    except Exception as error:
+        raise _damaged(path, error) from error
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module:
@@ -66,12 +69,15 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module
         path: where they come from, for errors.
 
     Raises:
-        ValueError: a name or shape that differs; nothing is copied then.
+        ValueError: a name or shape that differs, or numbers of another kind, such as complex for real ones; nothing is
+            copied then.
     """
     if tensors and all(name.startswith(_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
-    expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    _compare(expected, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, type(net).__name__, path)
+    own = net.state_dict()
+    for describe in (_shape, _number):
+        expected, found = ({name: describe(t) for name, t in of.items()} for of in (own, tensors))
+        _compare(expected, found, type(net).__name__, path)
     net.load_state_dict(tensors)
     return net
 
@@ -112,20 +118,33 @@ def _compare(expected: Mapping[str, Any], found: Mapping[str, Any], network: str
             raise ValueError(f"{path}: {network} has {name}: {expected.get(name)}, the file {found.get(name)}")
 
 
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _number(tensor: Tensor) -> str:
+    """Return the kind of a tensor's numbers; copying them into another kind would lose what they say."""
+    return "complex" if tensor.is_complex() else "floating" if tensor.is_floating_point() else "integer"
+
+
 def _is_state_dict(values: object) -> bool:
     return (
         isinstance(values, Mapping)
         and len(values) > 0
-        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in values.items())
+        and all(isinstance(name, str) and isinstance(value, TensorAt) for name, value in values.items())
     )
 
 
 def _keys(values: object) -> str:
     if not isinstance(values, Mapping):
-        return f"a {type(values).__name__}"
-    names = [f"{name!r} ({type(value).__name__})" for name, value in list(values.items())[:8]]
+        return f"a {_kind(values)}"
+    names = [f"{name!r} ({_kind(value)})" for name, value in list(values.items())[:8]]
     return f"the keys {', '.join(names)}{', …' if len(values) > 8 else ''}"
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if "global" in line.lower()), "not a state dict")
+def _kind(value: object) -> str:
+    return "Tensor" if isinstance(value, TensorAt) else type(value).__name__
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} cannot be loaded as a state dict, it may be cut short: {error}")
