@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,14 +175,31 @@ def copy(folder, tmp_path, file, **changes):
         ("unet/config.json", {"sample_size": 10**6}, "sample_size"),
         ("unet/config.json", {"sample_size": [8, 8, 8]}, "sample_size"),
         ("unet/config.json", {"norm_num_groups": 3}, "does not fit the network"),
+        ("unet/config.json", {"block_out_channels": [32] * 2048}, r"block_out_channels must have at most 32 items"),
+        ("unet/config.json", {"layers_per_block": 256, "block_out_channels": [32] * 8}, "at most 1024 layers"),
+        ("unet/config.json", {"sample_size": [4096, 4096]}, "at most 1048576 positions"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type must be null"),
+        ("unet/config.json", {"class_embed_type": "identity"}, "class_embed_type must be null"),
+        ("scheduler/scheduler_config.json", {"steps_offset": 20}, "times must be in 0..999.*steps_offset=20"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**6}, "num_train_timesteps"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "evil"}, "scheduler_config.json"),
     ],
     ids=str,
 )
 def test_a_bad_config_is_refused(pixels, tmp_path, file, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         Synthesizer.load(copy(pixels, tmp_path, file, **changes), trust=True)
+    named = re.search(r"/\S*\.json", str(error.value))
+    assert named is None or Path(named[0]).exists()
+
+
+def test_a_pipeline_of_few_times_runs_through_them_all(pixels, tmp_path):
+    folder = copy(pixels, tmp_path, "scheduler/scheduler_config.json", num_train_timesteps=20)
+    synthesizer = Synthesizer.load(folder)
+    assert synthesizer.net.times == list(range(19, -1, -1))
+    assert synthesizer.sample(1)[0].isfinite().all()
+    with pytest.raises(ValueError, match=r"steps must be an integer in 1\.\.20, got 21"):
+        Synthesizer.load(folder, steps=21)
 
 
 def test_options_are_checked(pixels):

@@ -13,11 +13,13 @@ def add_told(parser: argparse.ArgumentParser) -> None:
     option("--image-shape", metavar=("C", "H", "W"), type=int, nargs=3, help="channels, height and width in pixels")
     option("--num-classes", metavar="N", type=int, help="classes that can be asked for")
     option("--value-range", metavar=("BLACK", "WHITE"), type=float, nargs=2, help="the network's values for these")
+    option("--steps", metavar="N", type=int, help="how often a diffusion model runs for an image (default: 50)")
+    option("--guidance", metavar="X", type=float, help="weight of a diffusion model's guidance (default: 1, none)")
 
 
 def told(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the options of ``Synthesizer.load`` that were given."""
-    names = ("latent_dim", "image_shape", "num_classes", "value_range")
+    names = ("latent_dim", "image_shape", "num_classes", "value_range", "steps", "guidance")
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if len(given.get("latent_dim", ())) == 1:
         given["latent_dim"] = given["latent_dim"][0]

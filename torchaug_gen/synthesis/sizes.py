@@ -15,7 +15,12 @@ MAX_LATENT_VALUES = 1 << 20
 
 _MAX_WIDTH = 1 << 16
 _MAX_DEPTH = 256
-_MAX_LIST = 2048
+_MAX_LIST = 32
+# Lists of such are noise levels.
+_MAX_FLOATS = 10_000
+# Layers that a config may ask for; each costs 40 kB and 2 ms before any tensor has memory. The largest networks of
+# diffusion have 60.
+_MAX_LAYERS = 1024
 _MAX_NESTING = 8
 _MAX_TEXT = 4096
 
@@ -70,8 +75,9 @@ def check_count(name: str, value: object, limit: int) -> None:
 def check_arguments(arguments: object, *, where: str = "arguments") -> None:
     """Raise ``ValueError`` where constructor arguments from a JSON file could make a constructor run out of memory.
 
-    Widths may be at most 65536, and what counts layers at most 256, since each is a Python object long before any
-    tensor has memory.
+    Widths may be at most 65536 and what counts layers at most 256. Lists, which say something of each level, may have
+    at most 32 items, and the longest list times all counts of layers may come to at most 1024, since each layer is a
+    Python object long before any tensor has memory.
 
     Args:
         arguments: a mapping from names to JSON values.
@@ -79,9 +85,19 @@ def check_arguments(arguments: object, *, where: str = "arguments") -> None:
     """
     if not isinstance(arguments, Mapping):
         raise ValueError(f"{where} must be an object, got {arguments!r}")
+    levels, layers = 1, {}
     for name, value in arguments.items():
         deep = any(word in name for word in ("layers", "blocks", "depth"))
         _check_value(f"{where}.{name}", value, _MAX_DEPTH if deep else _MAX_WIDTH, 0)
+        if deep:
+            layers[name] = max(_integers(value), default=1)
+        if isinstance(value, list | tuple) and not _are_floats(value):
+            levels = max(levels, len(value))
+    if levels * math.prod(layers.values()) > _MAX_LAYERS:
+        counts = ", ".join(f"{name}={count}" for name, count in layers.items())
+        raise ValueError(
+            f"{where} may ask for at most {_MAX_LAYERS} layers, got {counts or 'lists'} at {levels} levels: refused"
+        )
 
 
 def _check_value(where: str, value: Any, limit: int, nesting: int) -> None:
@@ -97,12 +113,24 @@ def _check_value(where: str, value: Any, limit: int, nesting: int) -> None:
         if len(value) > _MAX_TEXT:
             raise ValueError(f"{where} must have at most {_MAX_TEXT} characters, got {len(value)}")
     elif isinstance(value, Mapping | Sequence):
-        if len(value) > _MAX_LIST:
-            raise ValueError(f"{where} must have at most {_MAX_LIST} items, got {len(value)}")
+        most = _MAX_FLOATS if _are_floats(value) else _MAX_LIST
+        if len(value) > most:
+            raise ValueError(f"{where} must have at most {most} items, got {len(value)}")
         for item in value.values() if isinstance(value, Mapping) else value:
             _check_value(where, item, limit, nesting + 1)
     elif value is not None:
         raise ValueError(f"{where} must be a JSON value, got {type(value).__name__}")
+
+
+def _integers(value: Any) -> list[int]:
+    """Return the integers in a JSON value, whose nesting was checked."""
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in _integers(item)]
+    return [abs(value)] if type(value) is int and value else []
+
+
+def _are_floats(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, float) for item in value)
 
 
 def _check_range(value_range: Any) -> None:

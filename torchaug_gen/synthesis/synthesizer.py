@@ -245,7 +245,7 @@ class Synthesizer(ABC):
             **options: what the file does not say itself. ``latent_dim``, ``image_shape``, ``num_classes``,
                 ``value_range`` and ``chunk`` as in :meth:`from_module`; ``classes``, their names; ``net``, the module
                 that weights belong to, which takes them; ``key``, where in a checkpoint they are; for a pipeline
-                ``steps`` (50) and ``guidance`` (1, none).
+                ``steps`` (50, or as many as it was trained on where those are fewer) and ``guidance`` (1, none).
 
         Raises:
             FileNotFoundError: no such file or folder.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,10 +14,11 @@ from torch import Tensor, nn
 from torchaug_gen.synthesis.external.source import Source
 from torchaug_gen.synthesis.external.told import Told
 from torchaug_gen.synthesis.external.weights import construct, read_safetensors
-from torchaug_gen.synthesis.sizes import MAX_SIDE, check_arguments, check_count
+from torchaug_gen.synthesis.sizes import MAX_LATENT_VALUES, MAX_SIDE, check_arguments, check_count
 
 DEFAULT_STEPS = 50
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SCHEDULER = "scheduler/scheduler_config.json"
 _MAX_TRAIN_STEPS = 10_000
 # The part of each pipeline that denoises, and which of diffusers' classes it may be.
 _PIPELINES = {
@@ -35,7 +38,7 @@ class DiffusionNet(nn.Module):
         denoiser: predicts noise, image or velocity from ``(N, C, H, W)``, a time and perhaps labels.
         scheduler: a ``DDIMScheduler``.
         vae: an ``AutoencoderKL`` that decodes what was denoised, or ``None`` for diffusion of pixels.
-        steps: how often the denoiser runs.
+        steps: how often the denoiser runs, at most as many as the scheduler's training had.
         guidance: weight of classifier-free guidance (Ho and Salimans, 2022); 1 for none.
         null_class: the label that stands for no class, where ``guidance`` is not 1.
     """
@@ -128,12 +131,18 @@ def load_pipeline(
     if guidance is not None and (vae is None or not guidance >= 1):
         raise ValueError(f"guidance must be at least 1, and 1 for a {kind}, got {guidance}")
     scheduler = _scheduler(source)
-    steps = DEFAULT_STEPS if steps is None else steps
-    check_count("steps", steps, scheduler.config.num_train_timesteps)
+    learned = scheduler.config.num_train_timesteps
+    steps = min(DEFAULT_STEPS, learned) if steps is None else steps
+    check_count("steps", steps, learned)
     net = DiffusionNet(
         denoiser, scheduler, vae, steps=steps, guidance=guidance or 1.0, null_class=None if vae is None else num_classes
     )
-    latent_shape = (config.in_channels, *_sides(config.sample_size, source))
+    if not 0 <= min(net.times) <= max(net.times) < learned:
+        raise ValueError(
+            f"{source.path / _SCHEDULER}: its times must be in 0..{learned - 1}, got {min(net.times)}.."
+            f"{max(net.times)} with steps={steps}: steps_offset={scheduler.config.steps_offset} may be too large"
+        )
+    latent_shape = (config.in_channels, *_sides(config.sample_size, source.path))
     told = Told(
         latent_dim=latent_shape,
         image_shape=latent_shape if vae is None else _decoded(vae, latent_shape),
@@ -159,7 +168,7 @@ def load_decoder(source: Source, image_shape: Sequence[int] | None = None) -> tu
     vae = _model(source, "", "AutoencoderKL")
     config = cast(Any, vae).config
     factor = _factor(vae)
-    sides = _sides(config.sample_size, source) if image_shape is None else tuple(image_shape)[1:]
+    sides = _sides(config.sample_size, source.path) if image_shape is None else tuple(image_shape)[1:]
     if len(sides) != 2 or any(side < 1 or side % factor for side in sides):
         raise ValueError(f"{source.path}: sides of images must be multiples of {factor}, got {sides}")
     latent_shape = (config.latent_channels, sides[0] // factor, sides[1] // factor)
@@ -182,19 +191,20 @@ def _model(source: Source, part: str, kind: str) -> nn.Module:
     """Build one of diffusers' models from its folder."""
     prefix = f"{part}/" if part else ""
     config = source.read_json(f"{prefix}config.json")
+    described, path = source.path / f"{prefix}config.json", source.path / f"{prefix}{WEIGHTS}"
     if config.get("_class_name") != kind:
         raise ValueError(
-            f"{source.path / prefix}config.json must be of a {kind}, got {config.get('_class_name')!r}: "
+            f"{described} must be of a {kind}, got {config.get('_class_name')!r}: "
             "for a pipeline, load the folder with model_index.json"
         )
     config = {name: value for name, value in config.items() if not name.startswith("_")}
-    check_arguments(config, where=f"{source.path / prefix}config.json")
+    check_arguments(config, where=str(described))
+    if kind != "AutoencoderKL":
+        _check_model(config, described)
     if not source.has(f"{prefix}{WEIGHTS}"):
         raise ValueError(
-            f"{source.path / prefix}{WEIGHTS} is missing; pickled or split weights are not read: save the model "
-            "with safe_serialization=True"
+            f"{path} is missing; pickled or split weights are not read: save the model with safe_serialization=True"
         )
-    path = source.path / f"{prefix}{WEIGHTS}"
     tensors = read_safetensors(source.read(f"{prefix}{WEIGHTS}"), path)
     # Half precision saves space in the file; whether to run in it is asked elsewhere.
     tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
@@ -207,10 +217,19 @@ def _model(source: Source, part: str, kind: str) -> nn.Module:
     return construct(make, tensors, path).eval().requires_grad_(False)
 
 
+def _check_model(config: Mapping[str, Any], path: Path) -> None:
+    """Raise ``ValueError`` for a denoiser that asks for what is not there, or for positions that fill the memory."""
+    if (embedded := config.get("class_embed_type")) is not None:
+        raise ValueError(f"{path}: class_embed_type must be null, which takes class indices, got {embedded!r}")
+    sides = _sides(config.get("sample_size"), path)
+    if math.prod(sides) > MAX_LATENT_VALUES:
+        raise ValueError(f"{path}: sample_size must come to at most {MAX_LATENT_VALUES} positions, got {sides}")
+
+
 def _scheduler(source: Source) -> Any:
     """Return a DDIM scheduler with the noise levels that the model was trained on."""
-    config = source.read_json("scheduler/scheduler_config.json")
-    where = f"{source.path}/scheduler/scheduler_config.json"
+    config = source.read_json(_SCHEDULER)
+    where = str(source.path / _SCHEDULER)
     check_arguments(config, where=where)
     if "beta_schedule" not in config:
         raise ValueError(f"{where} must describe a diffusion by its betas, got a {config.get('_class_name')!r}")
@@ -223,13 +242,13 @@ def _scheduler(source: Source) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _sides(sample_size: object, source: Source) -> tuple[int, int]:
+def _sides(sample_size: object, path: Path) -> tuple[int, int]:
     """Return height and width from a config that gives one number or two."""
     sides = tuple(sample_size) if isinstance(sample_size, list | tuple) else (sample_size, sample_size)
     if len(sides) != 2:
-        raise ValueError(f"{source.path}: sample_size must be one integer or two, got {sample_size!r}")
+        raise ValueError(f"{path}: sample_size must be one integer or two, got {sample_size!r}")
     for side in sides:
-        check_count(f"{source.path}: sample_size", side, MAX_SIDE)
+        check_count(f"{path}: sample_size", side, MAX_SIDE)
     return cast(tuple[int, int], sides)
 
 
