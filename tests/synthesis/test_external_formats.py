@@ -66,6 +66,8 @@ def test_the_hash_is_compared_before_anything_is_parsed(file):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     load(file, sha256=digest.upper())
     load(file, sha256={file.name: digest})
+    with pytest.raises(TypeError, match=r"sha256 must be a text of hexadecimal digits, .*, got 5"):
+        load(file, sha256=5)
     file.write_bytes(b"\x80\x04 something else")
     with pytest.raises(ValueError, match=f"must have the SHA-256 {digest}, got"):
         load(file, sha256=digest)

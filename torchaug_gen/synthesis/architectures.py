@@ -23,7 +23,7 @@ ARCHITECTURES: Mapping[str, type[nn.Module]] = {
 
 
 def build(
-    architecture: str,
+    architecture: object,
     arguments: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     path: Path,
@@ -33,9 +33,9 @@ def build(
     num_classes: int | None,
 ) -> nn.Module:
     """Construct a network of :data:`ARCHITECTURES` around the tensors of a file, or raise ``ValueError``."""
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
-    check_arguments(arguments)
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise ValueError(f"{path}: architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+    check_arguments(arguments, where=f"{path}: arguments")
     constructor = cast(Any, ARCHITECTURES[architecture])
 
     def make() -> nn.Module:

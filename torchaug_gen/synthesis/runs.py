@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,7 +19,7 @@ from torchaug_gen.synthesis.external.exported import RISK, export, load_exported
 from torchaug_gen.synthesis.external.source import MAX_BYTES, MAX_JSON_BYTES, Pins, Source
 from torchaug_gen.synthesis.external.weights import read_safetensors
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.sizes import check_arguments, check_sizes
+from torchaug_gen.synthesis.sizes import check_arguments, check_file_chunk, check_sizes
 
 FORMAT = "torchaug_gen.run"
 VERSION = 1
@@ -68,7 +68,7 @@ class RunConfig:
             chunk=self.chunk,
             classes=self.classes,
         )
-        if self.architecture not in (*ARCHITECTURES, FOREIGN):
+        if not isinstance(self.architecture, str) or self.architecture not in (*ARCHITECTURES, FOREIGN):
             known = ", ".join((*ARCHITECTURES, FOREIGN))
             raise ValueError(f"architecture must be one of {known}, got {self.architecture!r}")
         check_arguments(self.arguments)
@@ -90,7 +90,7 @@ class RunConfig:
         """Parse the text of ``config.json``, or raise ``ValueError``."""
         try:
             values = json.loads(text)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"not JSON: {error}") from None
         if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ValueError(f'not a run of this package: "format" must be "{FORMAT}"')
@@ -136,13 +136,15 @@ def save_run(synthesizer: NetworkSynthesizer, path: Path) -> None:
     (path / (WEIGHTS if config.architecture == FOREIGN else PROGRAM)).unlink(missing_ok=True)
 
 
-def load_run(path: Path, *, device: torch.device, trust: bool = False, sha256: Pins = None) -> NetworkSynthesizer:
-    """Load a run folder; see :meth:`Synthesizer.load`."""
+def load_run(
+    path: Path, *, device: torch.device, trust: bool = False, sha256: Pins = None, chunk: int | None = None
+) -> NetworkSynthesizer:
+    """Load a run folder, to be run on ``chunk`` rows instead of its own; see :meth:`Synthesizer.load`."""
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder at {path}")
     source = Source(path, sha256=sha256)
     sums = _read_sums(source)
-    config = _read_config(source, sums)
+    config = _read_config(source, sums, chunk)
     if config.architecture == FOREIGN and not trust:
         raise ValueError(f"{path} holds a foreign network as {RISK}: pass trust=True if you trust who wrote it")
     source.main = config.network_file
@@ -208,10 +210,17 @@ def _read_sums(source: Source) -> dict[str, str]:
     return sums
 
 
-def _read_config(source: Source, sums: Mapping[str, str]) -> RunConfig:
+def _read_config(source: Source, sums: Mapping[str, str], chunk: int | None) -> RunConfig:
     content = _read_checked(source, CONFIG, sums, MAX_JSON_BYTES)
     try:
-        return RunConfig.from_json(content)
+        config = RunConfig.from_json(content)
+        if config.architecture == FOREIGN:
+            # Traced for so many rows.
+            if chunk not in (None, config.chunk):
+                raise ValueError(f"chunk must be {config.chunk}, for which the network was exported, got {chunk}")
+        elif chunk is None:
+            check_file_chunk(config.chunk, config.image_shape)
+        return config if chunk is None else replace(config, chunk=chunk)
     except ValueError as error:
         raise ValueError(f"{source.path / CONFIG}: {error}") from error
 

@@ -10,6 +10,9 @@ MAX_CLASSES = 1 << 20
 MAX_CHUNK = 65536
 # Values of one chunk of images, or of latents: 4 GiB in float32.
 MAX_CHUNK_VALUES = 1 << 30
+# Those of a chunk that a file asks for, where it has more rows than the usual; networks take some hundred bytes each.
+MAX_FILE_CHUNK_VALUES = 1 << 22
+USUAL_CHUNK = 32
 # Latents of the shape of an image, as diffusion has them: (3, 512, 512) and some.
 MAX_LATENT_VALUES = 1 << 20
 
@@ -64,6 +67,20 @@ def check_sizes(
     _check_range(value_range)
     if classes is not None and not (_is_tuple(classes, num_classes) and all(isinstance(name, str) for name in classes)):
         raise ValueError(f"classes must be num_classes={num_classes} names, got {classes!r}")
+
+
+def check_file_chunk(chunk: int, image_shape: Sequence[int]) -> None:
+    """Raise ``ValueError`` where a file, and not the caller, asks for chunks that take much memory to draw one image.
+
+    Args:
+        chunk: rows; 32 are always allowed.
+        image_shape: ``(C, H, W)``; together more rows may have 2²² values.
+    """
+    if chunk > USUAL_CHUNK and chunk * math.prod(image_shape) > MAX_FILE_CHUNK_VALUES:
+        raise ValueError(
+            f"chunk may ask for at most {MAX_FILE_CHUNK_VALUES} values of images in a file, got {chunk} × "
+            f"{tuple(image_shape)}: pass chunk={chunk} to Synthesizer.load if you want so many"
+        )
 
 
 def check_count(name: str, value: object, limit: int) -> None:

@@ -243,8 +243,9 @@ class Synthesizer(ABC):
             sha256: the expected SHA-256 in hexadecimal of the file with the network; or of every file that is read,
                 by its path within the folder. It is compared before anything is parsed.
             **options: what the file does not say itself. ``latent_dim``, ``image_shape``, ``num_classes``,
-                ``value_range`` and ``chunk`` as in :meth:`from_module`; ``classes``, their names; ``net``, the module
-                that weights belong to, which takes them; ``key``, where in a checkpoint they are; for a pipeline
+                ``value_range`` and ``chunk`` as in :meth:`from_module`, the last also for a run folder, and where a
+                file asks for one that takes much memory; ``classes``, their names; ``net``, the module that weights
+                belong to, which takes them; ``key``, where in a checkpoint they are; for a pipeline
                 ``steps`` (50, or as many as it was trained on where those are fewer) and ``guidance`` (1, none).
 
         Raises:

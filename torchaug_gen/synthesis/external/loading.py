@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -16,7 +16,7 @@ from torchaug_gen.synthesis.external.source import Pins, Source
 from torchaug_gen.synthesis.external.told import Told
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.runs import SUMS, load_run
-from torchaug_gen.synthesis.sizes import check_sizes
+from torchaug_gen.synthesis.sizes import USUAL_CHUNK, check_file_chunk, check_sizes
 
 SIDECAR_FIELDS = ("architecture", "arguments", "latent_dim", "image_shape", "num_classes", "value_range", "chunk")
 _SIZES = ("latent_dim", "image_shape", "num_classes", "value_range", "chunk", "classes")
@@ -66,16 +66,19 @@ def load_any(
             f"load has no option {', '.join(sorted(unknown))}; it has {', '.join(LoadOptions.__annotations__)}"
         )
     if path.is_dir() and not _is_diffusers(path):
-        if options:
-            raise ValueError(f"{path}: a run folder says all of itself, but load was given {', '.join(options)}")
-        return load_run(path, device=device, trust=trust, sha256=sha256)
+        if other := [name for name in options if name != "chunk"]:
+            raise ValueError(f"{path}: a run folder says all of itself, but load was given {', '.join(other)}")
+        return load_run(path, device=device, trust=trust, sha256=sha256, chunk=options.get("chunk"))
     # Of a folder of diffusers only that of an AutoencoderKL has one file with weights, which a single pin then means.
     source = Source(path, sha256=sha256, main=diffusion.WEIGHTS if path.is_dir() else None)
-    said = _sidecar(source) | {name: value for name, value in options.items() if value is not None}
+    sidecar = _sidecar(source)
+    said = sidecar | {name: value for name, value in options.items() if value is not None}
     loaded = _load_folder(source, said) if path.is_dir() else _load_file(source, said, trust)
     for name in set(said) - set(_SIZES) - set(loaded.used):
         raise ValueError(f"{path}: this format has no use for {name}")
     sizes = _merge(said, loaded, path)
+    if "chunk" in sidecar and options.get("chunk") is None:
+        _prefixed(path, check_file_chunk, sizes["chunk"], sizes["image_shape"])
     synthesizer: NetworkSynthesizer = synthesizer_for(loaded.net)(
         loaded.net, **{name: value for name, value in sizes.items() if name != "classes" and value is not None}
     )
@@ -190,12 +193,18 @@ def _merge(said: Mapping[str, Any], loaded: Loaded, path: Path) -> dict[str, Any
     if labelled is not None and labelled != (sizes["num_classes"] is not None):
         takes = "labels: pass num_classes=" if labelled else "no labels: leave num_classes out"
         raise ValueError(f"{path}: the network takes {takes}")
-    bounded = sizes | {"value_range": sizes["value_range"] or (-1.0, 1.0), "chunk": sizes["chunk"] or 32}
+    usual = {"value_range": (-1.0, 1.0), "chunk": USUAL_CHUNK}
+    bounded = sizes | {name: value for name, value in usual.items() if sizes[name] is None}
+    _prefixed(path, check_sizes, **bounded)
+    return sizes
+
+
+def _prefixed(path: Path, check: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Run a check, and name the file where it fails."""
     try:
-        check_sizes(**bounded)
+        check(*args, **kwargs)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return sizes
 
 
 def _plain(value: Any) -> Any:

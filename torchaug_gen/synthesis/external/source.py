@@ -24,9 +24,14 @@ class Source:
         sha256: the expected SHA-256 in hexadecimal of the one file with the network, or those of all files by their
             path within the folder.
         main: the file with the network, where ``path`` is a folder.
+
+    Raises:
+        TypeError: a ``sha256`` that is no text.
     """
 
     def __init__(self, path: Path, *, sha256: Pins = None, main: str | None = None) -> None:
+        if not (sha256 is None or isinstance(sha256, str) or _are_texts(sha256)):
+            raise TypeError(f"sha256 must be a text of hexadecimal digits, or one for each file, got {sha256!r}")
         self.path = path
         self.folder = path if path.is_dir() else path.parent
         self.main = main or path.name
@@ -56,7 +61,8 @@ class Source:
         content = self.read(name, limit=MAX_JSON_BYTES, describes=True)
         try:
             values = json.loads(content)
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        # ValueError: also of an integer with too many digits to be read in reasonable time.
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.folder / name} is not JSON: {error}") from None
         if not isinstance(values, dict):
             raise ValueError(f"{self.folder / name} must hold a JSON object, got a {type(values).__name__}")
@@ -97,6 +103,10 @@ class Source:
             )
         if expected.lower() != (found := hashlib.sha256(content).hexdigest()):
             raise ValueError(f"{self.folder / name} must have the SHA-256 {expected}, got {found}")
+
+
+def _are_texts(pins: object) -> bool:
+    return isinstance(pins, Mapping) and all(isinstance(text, str) for item in pins.items() for text in item)
 
 
 def _read(file: Path, limit: int) -> bytes:
