@@ -216,7 +216,7 @@ class FusedTransform:
         columns: dict[Any, Target] = {number: Target(_role(value), value) for number, value in enumerate(targets)}
         columns |= {role: Target(role, value) for role, value in named.items() if value is not None}
         given = None if parameters is None else parameters._record.parameters
-        result, record = self._program([part], labels, key, targets=columns, given=given)
+        result, record = self._program([part], labels, key, targets=columns, given=given, geometry=True)
         self._last.record = record
         if single:
             return result.images[0]
@@ -237,7 +237,7 @@ class FusedTransform:
         part, key = self._part(images, seed, epoch, positions, None)
         labels = torch.zeros(len(images), dtype=torch.int64) if self._program.mixes_labels else None
         with torch.no_grad():
-            _, record = self._program([part], labels, key)
+            _, record = self._program([part], labels, key, geometry=True)
         operations = []
         for stage, drawn in zip(self._program.stages, record.parameters, strict=True):
             if isinstance(stage, FusedStage) and drawn is not None:

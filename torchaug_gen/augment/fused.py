@@ -139,11 +139,11 @@ class FusedStage:
             _check_pixels(part.images, self.operations[0])
         parameters = [self.draw(part, key) for part in parts] if given is None else list(given)
         tables = [self.compose(part, values, key) for part, values in zip(parts, parameters, strict=True)]
-        sizes = [_output_sizes(table) for table in tables]
-        if any(len(size) == 0 for size in sizes):
+        sizes = np.concatenate([_output_sizes(table) for table in tables])
+        if not len(sizes):
             return [_emptied(parts[0], self, dtype)], tables, parameters
-        if len({tuple(size) for table in sizes for size in table.tolist()}) == 1:
-            height, width = sizes[0][0].tolist()
+        if (sizes == sizes[0]).all():
+            height, width = sizes[0].tolist()
             joined = self._joined(parts, tables, (height, width), dtype, memory_format)
             return [joined], tables, parameters
         done = [self._apart(part, table, dtype, memory_format) for part, table in zip(parts, tables, strict=True)]

@@ -42,7 +42,7 @@ class Record(NamedTuple):
 
     Attributes:
         parameters: of each stage, ``None`` where it has none.
-        warps: each fused stage's geometry.
+        warps: each fused stage's geometry, where it was asked for.
         kept: which boxes remain, for columns of nothing but boxes.
     """
 
@@ -118,6 +118,7 @@ class Program:
         *,
         targets: Mapping[Any, Target] | None = None,
         given: Sequence[list[Parameters] | None] | None = None,
+        geometry: bool = False,
     ) -> tuple[Result, Record]:
         """Run the stages.
 
@@ -129,6 +130,7 @@ class Program:
             key: what random numbers are keyed by.
             targets: columns of all rows, by any name.
             given: parameters of each stage, instead of drawing them.
+            geometry: note what fused stages have done also where no targets have to follow.
 
         Returns:
             Images ``(N, C, H, W)``, or a list for a list where no stage fixes the size; labels, and targets by their
@@ -164,9 +166,10 @@ class Program:
                     memory_format=memory_format,
                     given=None if given is None else given[index],
                 )
-                record.warps.append(warp_of(before, tables, parts))
-                if stage.moves:
-                    pending = record.warps[-1] if pending is None else pending.then(record.warps[-1])
+                if geometry or moved:
+                    record.warps.append(warp_of(before, tables, parts))
+                    if stage.moves:
+                        pending = record.warps[-1] if pending is None else pending.then(record.warps[-1])
             elif isinstance(stage, Mix):
                 own_key = key._replace(seed=rng.derive_seed(key.seed, f"mix.{index}"))
                 # What a fused stage has written is nobody else's.

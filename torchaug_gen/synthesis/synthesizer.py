@@ -48,7 +48,7 @@ class Synthesizer(ABC):
         """Return the images of these positions.
 
         Args:
-            labels: ``(N,)`` int64 on :attr:`device`, or ``None`` where the synthesizer has no classes.
+            labels: ``(N,)`` int64 on :attr:`label_device`, or ``None`` where the synthesizer has no classes.
             seed: the caller's seed.
             epoch: the caller's epoch.
             positions: ``(N,)`` int64 on the CPU.
@@ -61,6 +61,11 @@ class Synthesizer(ABC):
     def device(self) -> torch.device:
         """Where images are drawn."""
         return torch.device("cpu")
+
+    @property
+    def label_device(self) -> torch.device:
+        """Where :meth:`draw` is given labels."""
+        return self.device
 
     def to(self, device: torch.device | str) -> Self:
         """Move the synthesizer to a device and return it."""
@@ -116,11 +121,13 @@ class Synthesizer(ABC):
         else:
             check_labels(asked, self.num_classes)
         if asked is not None:
-            asked = to_device(asked, self.device)
-        if len(positions) == 0:
-            return torch.empty(0, *self.image_shape, device=self.device), asked
-        images = self.draw(asked, seed=seed, epoch=epoch, positions=positions)
-        return check_images(images, (len(positions), *self.image_shape), positions), asked
+            asked = to_device(asked, self.label_device)
+        if len(positions):
+            drawn = self.draw(asked, seed=seed, epoch=epoch, positions=positions)
+            images = check_images(drawn, (len(positions), *self.image_shape), positions)
+        else:
+            images = torch.empty(0, *self.image_shape, device=self.device)
+        return images, None if asked is None else to_device(asked, self.device)
 
     def vary(
         self,

@@ -1,7 +1,7 @@
 """SyntheticPool: samples that are drawn ahead, kept, and delivered more than once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
 
@@ -131,6 +131,11 @@ class SyntheticPool(Synthesizer):
         """Where samples are drawn and delivered."""
         return self._source.device
 
+    @property
+    def label_device(self) -> torch.device:
+        """The CPU: labels decide what is read."""
+        return torch.device("cpu")
+
     def to(self, device: torch.device | str) -> Self:
         """Move synthesizer and gates to a device, give up what is held, and return the pool."""
         self._source.to(device)
@@ -149,21 +154,6 @@ class SyntheticPool(Synthesizer):
         """Return new views of real images, which are not kept; see :meth:`Synthesizer.vary`."""
         return self.synthesizer.vary(images, labels, **options)
 
-    def sample(
-        self,
-        n: int | None = None,
-        *,
-        labels: Tensor | Sequence[int] | None = None,
-        seed: int = 0,
-        epoch: int = 0,
-        positions: Tensor | Sequence[int] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return samples, uint8; see :meth:`Synthesizer.sample`."""
-        # Labels decide what is read, so they stay on the host until the end.
-        host = _HostSide(self)
-        images, asked = host.sample(n, labels=labels, seed=seed, epoch=epoch, positions=positions)
-        return images.to(self.device), None if asked is None else to_device(asked, self.device)
-
     def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
         """Return the samples of these positions ``(N, C, H, W)`` uint8; see :meth:`Synthesizer.draw`."""
         if self.reuse == 1:
@@ -175,10 +165,12 @@ class SyntheticPool(Synthesizer):
         classes = np.zeros(len(positions), dtype=np.int64) if labels is None else to_host(labels).numpy()
         within, lanes = np.divmod(positions.numpy(), self.lanes)
         samples = self._samples(classes, within, seed=seed, epoch=epoch)
-        images = self._gather(samples, classes, lanes, seed=seed, epoch=epoch)
+        # Asked once: a network goes through its parameters to answer.
+        device = self.device
+        images = self._gather(samples, classes, lanes, device, seed=seed, epoch=epoch)
         self._look_ahead(classes, within, lanes, seed=seed, epoch=epoch)
         self.stats.delivered += len(images)
-        return to_device(images, self.device)
+        return to_device(images, device)
 
     def going_on(self, drawn: int) -> Synthesizer:
         """Return this pool as it is in an epoch that follows others, in which ``drawn`` samples were asked for.
@@ -229,16 +221,25 @@ class SyntheticPool(Synthesizer):
             samples[rows] = turnover.samples(within[rows], seed=seed, epoch=epoch)
         return samples
 
-    def _gather(self, samples: np.ndarray, classes: np.ndarray, lanes: np.ndarray, *, seed: int, epoch: int) -> Tensor:
+    def _gather(
+        self,
+        samples: np.ndarray,
+        classes: np.ndarray,
+        lanes: np.ndarray,
+        device: torch.device,
+        *,
+        seed: int,
+        epoch: int,
+    ) -> Tensor:
         """Return the samples, from the shelves where they are there, and as they come where not."""
         numbers, places = np.divmod(samples, self._block)
-        host = self.pinned and self.device.type == "cuda"
+        host = self.pinned and device.type == "cuda"
         images = torch.empty(
-            len(samples), *self.image_shape, dtype=torch.uint8, device="cpu" if host else self.device, pin_memory=host
+            len(samples), *self.image_shape, dtype=torch.uint8, device="cpu" if host else device, pin_memory=host
         )
         missing = np.ones(len(samples), dtype=bool)
-        for lane in np.unique(lanes).tolist():
-            shelf, rows = self._shelves.get(lane), np.flatnonzero(lanes == lane)
+        for lane, rows in self._by_lane(lanes):
+            shelf = self._shelves.get(lane)
             if shelf is None:
                 continue
             with self._refill.lock:
@@ -282,16 +283,24 @@ class SyntheticPool(Synthesizer):
 
     def _look_ahead(self, classes: np.ndarray, within: np.ndarray, lanes: np.ndarray, *, seed: int, epoch: int) -> None:
         """Ask for the blocks that come into use next, as many as are due by now."""
-        for lane in np.unique(lanes).tolist():
-            rows, shelf = lanes == lane, self._shelves[lane]
-            ahead = self._ahead.get(lane)
+        for lane, rows in self._by_lane(lanes):
+            shelf, ahead = self._shelves[lane], self._ahead.get(lane)
             if ahead is None or (ahead.seed, ahead.epoch) != (seed, epoch):
                 ahead = self._ahead[lane] = Ahead(seed, epoch, self._turnovers)
-            for label, number in ahead.due(np.unique(classes[rows]).tolist(), int(within[rows].max())):
+            asked = np.flatnonzero(np.bincount(classes[rows]))
+            for label, number in ahead.due(asked.tolist(), int(within[rows].max())):
                 with self._refill.lock:
                     there = shelf.holds(label, number, seed=seed, epoch=epoch)
                 if not there:
                     self._refill.ask(Block(seed, epoch, lane, label, number), urgent=False)
+
+    def _by_lane(self, lanes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each lane that positions are in, and their rows."""
+        if self.lanes == 1:
+            yield 0, np.arange(len(lanes))
+            return
+        for lane in np.unique(lanes).tolist():
+            yield lane, np.flatnonzero(lanes == lane)
 
     def _draw_block(self, block: Block) -> Tensor:
         """Draw a block, in the background thread, put it on its shelf, and return it."""
@@ -327,23 +336,12 @@ class SyntheticPool(Synthesizer):
 _OF_THE_PROCESS = {"stats", "_shelves", "_ahead", "_refill"}
 
 
-class _HostSide(Synthesizer):
-    """A pool whose labels stay on the CPU."""
-
-    def __init__(self, pool: SyntheticPool) -> None:
-        super().__init__(pool.image_shape, num_classes=pool.num_classes)
-        self._pool = pool
-
-    def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
-        return self._pool.draw(labels, seed=seed, epoch=epoch, positions=positions)
-
-
-class _GoingOn(_HostSide):
+class _GoingOn(Synthesizer):
     """A pool in an epoch that goes on from where others have left it."""
 
     def __init__(self, pool: SyntheticPool, drawn: int) -> None:
-        super().__init__(pool)
-        self._drawn = drawn
+        super().__init__(pool.image_shape, num_classes=pool.num_classes)
+        self._pool, self._drawn = pool, drawn
 
     @property
     def synthesizer(self) -> SyntheticPool:
@@ -352,6 +350,10 @@ class _GoingOn(_HostSide):
     @property
     def device(self) -> torch.device:
         return self._pool.device
+
+    @property
+    def label_device(self) -> torch.device:
+        return self._pool.label_device
 
     def draw(self, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
         return self._pool.draw(labels, seed=seed, epoch=0, positions=positions + self._drawn)
