@@ -14,7 +14,7 @@ from PIL import Image
 from shard_files import picture, shown
 from torch.utils.data import Dataset, TensorDataset
 
-from torchaug_gen.shards.index import ShardIndex
+from torchaug_gen.shards.index import ShardIndex, index_folder, read_index
 from torchaug_gen.shards.keys import safe_key
 from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.shards.write import write_shards
@@ -158,6 +158,17 @@ class Counted(Dataset):
         return list(map(int, self.log.read_text().split()))
 
 
+def shards_and_places(folder):
+    """What shards and their index hold; the index also says how they were written."""
+    index = read_index(folder)
+    return (
+        digests(sorted(folder.glob("*.tar"))),
+        index.shards,
+        index.classes,
+        [index.line(n) for n in range(len(index.shards))],
+    )
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -294,9 +305,66 @@ def test_resume_refuses_what_is_another_run(tmp_path):
     (tmp_path / "foreign" / "000000.tar").write_bytes(b"")
     with pytest.raises(ValueError, match="no run left a note of them"):
         write_shards([GOOD], tmp_path / "foreign", resume=True)
-    write_shards([GOOD] * 2, tmp_path / "done")
-    with pytest.raises(ValueError, match="finished run of 2 items, and cannot be resumed with 3"):
-        write_shards([GOOD] * 3, tmp_path / "done", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"items": 5}, "items was 4 .*, and is 5 now"),
+        ({"image_format": "jpg"}, "image_format was 'png' .*, and is 'jpg' now"),
+        ({"samples_per_shard": 3}, "samples_per_shard was 2 .*, and is 3 now"),
+        ({"quality": 3}, "quality was 95 .*, and is 3 now"),
+        ({"classes": ("x",)}, r"classes was None .*, and is \['x'\] now"),
+        ({"fields": ("png", "cls")}, "fields was None"),
+        ({"max_shard_bytes": 10**6}, "max_shard_bytes was None"),
+        ({"shuffle": True, "seed": 4}, "order was None .*, and is 4 now"),
+    ],
+)
+def test_resume_refuses_other_settings_than_those_of_a_finished_run(tmp_path, options, name):
+    same = {"items": 4, "samples_per_shard": 2, "image_format": "png"}
+
+    def write(items, **options):
+        return write_shards([GOOD] * items, tmp_path, resume=True, **options)
+
+    paths = write(**same)
+    assert write(**same) == paths and write(**same, workers=1, on_error="skip") == paths
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=f"^{name}"):
+        write(**(same | options))
+    # Also where the index was made anew.
+    assert index_folder(tmp_path).written["samples_per_shard"] == 2
+    with pytest.raises(ValueError, match=f"^{name}"):
+        write(**(same | options))
+    assert contents(tmp_path) == before
+
+
+def test_a_finished_run_that_lost_a_shard_is_not_taken_for_whole(tmp_path):
+    write_shards([GOOD] * 4, tmp_path, samples_per_shard=2)
+    (tmp_path / "000001.tar").unlink()
+    with pytest.raises(ValueError, match=r"a finished run, but its 000001\.tar is lost"):
+        write_shards([GOOD] * 4, tmp_path, samples_per_shard=2, resume=True)
+
+
+def test_shards_that_others_indexed_are_no_run(tmp_path):
+    write_shards([GOOD] * 4, tmp_path, samples_per_shard=2)
+    (tmp_path / "index.jsonl").unlink()
+    assert index_folder(tmp_path).written is None
+    with pytest.raises(ValueError, match="no run left a note of them"):
+        write_shards([GOOD] * 4, tmp_path, samples_per_shard=2, resume=True)
+
+
+def test_a_run_that_met_a_damaged_item_goes_on_without_it(tmp_path):
+    items = [GOOD] * 4 + [0] + [GOOD] * 3
+    with pytest.raises(TypeError, match=r"^item 4: "):
+        write_shards(items, tmp_path / "a", samples_per_shard=2)
+    with pytest.warns(RuntimeWarning, match="skipped 1 items"):
+        write_shards(items, tmp_path / "a", samples_per_shard=2, resume=True, on_error="skip")
+    with pytest.warns(RuntimeWarning, match="skipped 1 items"):
+        write_shards(items, tmp_path / "b", samples_per_shard=2, on_error="skip")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    # The other way round items would be missing.
+    with pytest.raises(ValueError, match=r"on_error was 'skip' .*, and is 'raise' now"):
+        write_shards(items, tmp_path / "a", samples_per_shard=2, resume=True)
 
 
 def test_a_shard_that_was_lost_is_written_again(tmp_path):
@@ -433,7 +501,7 @@ def test_other_tuples_are_named_by_fields(tmp_path):
     ]
     # What is read can be written again, also where nothing is known of its length.
     write_shards(ShardStream(tmp_path / "a", fields=fields, shuffle=0), tmp_path / "b", fields=fields)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert shards_and_places(tmp_path / "a") == shards_and_places(tmp_path / "b")
 
 
 def test_columns_called_image_and_label_are_taken_for_what_they_are(tmp_path):

@@ -9,7 +9,7 @@ that comes twice.
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
@@ -60,14 +60,22 @@ class ShardIndex:
         shards: in order.
         lines: the samples of each, as JSON; parsed when they are asked for.
         classes: the names of the classes in the order of their labels.
+        written: the settings that :func:`write_shards` wrote them with, where it did, as JSON holds them.
 
     Raises:
         ValueError: a name that comes twice.
     """
 
-    def __init__(self, shards: Sequence[Shard], lines: Iterable[bytes], classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        lines: Iterable[bytes],
+        classes: Sequence[str] | None = None,
+        written: Mapping[str, Any] | None = None,
+    ) -> None:
         self.shards = tuple(shards)
         self.classes = None if classes is None else tuple(classes)
+        self.written = written
         self.numbers = {shard.name: number for number, shard in enumerate(self.shards)}
         # One object: forked workers would copy the pages of many to count their references.
         self._lines = b"\n".join([*lines, b""])
@@ -101,7 +109,9 @@ class ShardIndex:
 
     def to_bytes(self) -> bytes:
         """Return the index as it is written."""
-        header = {"format": _FORMAT, "version": VERSION, "classes": self.classes}
+        header: dict[str, Any] = {"format": _FORMAT, "version": VERSION, "classes": self.classes}
+        if self.written is not None:
+            header["written"] = self.written
         header["shards"] = [asdict(shard) for shard in self.shards]
         return json.dumps(header).encode() + b"\n" + self._lines
 
@@ -130,8 +140,12 @@ class ShardIndex:
             classes = header["classes"]
             if rest and not rest.endswith(b"\n"):
                 raise ValueError("its last line is cut off")
+            written = header.get("written")
             return cls(
-                shards, [rest[:-1]] if rest else [], None if classes is None else [str(name) for name in classes]
+                shards,
+                [rest[:-1]] if rest else [],
+                None if classes is None else [str(name) for name in classes],
+                written if isinstance(written, dict) else None,
             )
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise ValueError(
@@ -198,27 +212,40 @@ def index_folder(folder: str | Path, *, classes: Sequence[str] | None = None) ->
         raise FileNotFoundError(f"the folder {str(folder)!r} holds no *.tar")
     # disable=None: no bar where the output is no terminal.
     found = [index_shard(path) for path in tqdm(paths, unit="shard", delay=2.0, disable=None)]
-    return write_index(Path(folder), found, _known_classes(Path(folder) / INDEX_NAME) if classes is None else classes)
+    known = _known_header(Path(folder) / INDEX_NAME)
+    same = known.get("shards") == [asdict(shard) for shard, _ in found]
+    return write_index(
+        Path(folder),
+        found,
+        known.get("classes") if classes is None else classes,
+        known.get("written") if same else None,
+    )
 
 
-def write_index(folder: Path, found: Iterable[tuple[Shard, bytes]], classes: Sequence[str] | None) -> ShardIndex:
-    """Write the index of a folder, whole or not at all, and return it."""
+def write_index(
+    folder: Path,
+    found: Iterable[tuple[Shard, bytes]],
+    classes: Sequence[str] | None,
+    written: Mapping[str, Any] | None = None,
+) -> ShardIndex:
+    """Write the index of a folder, whole or not at all, and return it; see :class:`ShardIndex`."""
     shards, lines = zip(*found, strict=True)
-    index = ShardIndex(shards, lines, classes)
+    index = ShardIndex(shards, lines, classes, written)
     with whole_or_not(folder / INDEX_NAME) as file:
         file.write(index.to_bytes())
     return index
 
 
-def _known_classes(path: Path) -> list[str] | None:
-    """Return the classes that an index tells of, also where it is damaged behind its first line."""
+def _known_header(path: Path) -> dict[str, Any]:
+    """Return what the first line of an index says, also where it is damaged behind that; empty where it is no index."""
     try:
         with path.open("rb") as file:
             header = json.loads(file.readline(MAX_INDEX_BYTES))
-        classes = header["classes"] if header["format"] == _FORMAT else None
+        known: dict[str, Any] = header if header["format"] == _FORMAT else {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
-    return [str(name) for name in classes] if isinstance(classes, list) else None
+        return {}
+    classes = known.get("classes")
+    return known | {"classes": [str(name) for name in classes] if isinstance(classes, list) else None}
 
 
 class _Hashed:

@@ -41,6 +41,10 @@ class Journal:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Forget what was there, and note with what settings the writing begins."""
         self.remove()
+        self.go_on(settings)
+
+    def go_on(self, settings: Mapping[str, Any]) -> None:
+        """Note with what settings the writing goes on."""
         self._write(_SETTINGS, dict(settings))
 
     def settings(self) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from torchaug_gen.shards.archive import ShardFile
 from torchaug_gen.shards.atomic import whole_or_not
 from torchaug_gen.shards.encode import Encoding, check_fields
 from torchaug_gen.shards.encoders import Encoded, Result, encoded, is_map_style
-from torchaug_gen.shards.index import INDEX_NAME, ShardIndex, write_index
+from torchaug_gen.shards.index import read_index, write_index
 from torchaug_gen.shards.journal import Entry, Journal
 
 # Runs that are over sooner show no progress bar.
@@ -69,7 +69,8 @@ def write_shards(
             the others keep their number, and a warning counts them. What an iterable raises always comes through,
             with a note of the item, since nothing can follow.
         resume: go on with an interrupted run of the same items and settings: finished shards are not written again,
-            nor their items read, save those of iterables. Of a finished run it changes nothing.
+            nor their items read, save those of iterables. Of a finished run it changes nothing. ``on_error`` alone may
+            change, from ``"raise"`` to ``"skip"``.
 
     Returns:
         The shards' paths, in order.
@@ -108,7 +109,7 @@ def write_shards(
     }
     journal = Journal(Path(out_dir))
     journal.folder.mkdir(parents=True, exist_ok=True)
-    if resume and (paths := _complete(journal, total if on_error == "raise" else None)):
+    if resume and (paths := _complete(journal, settings)):
         return paths
     done = _begin(journal, settings, resume=resume)
     start = done[-1].items if done else 0
@@ -121,7 +122,7 @@ def write_shards(
             journal.remove()
     if not done:
         raise ValueError("items must hold at least one item, got none")
-    write_index(journal.folder, [(entry.shard, entry.line) for entry in done], names)
+    write_index(journal.folder, [(entry.shard, entry.line) for entry in done], names, settings)
     journal.remove()
     return [journal.folder / entry.shard.name for entry in done]
 
@@ -216,25 +217,34 @@ def _begin(journal: Journal, settings: Mapping[str, Any], *, resume: bool) -> li
         journal.begin(settings)
         journal.clean(0)
         return []
-    for name, value in json.loads(json.dumps(settings)).items():
-        if noted.get(name) != value:
-            raise ValueError(f"{name} was {noted.get(name)!r} when the writing began, and is {value!r} now")
+    _check_same(noted, settings)
+    journal.go_on(settings)
     found = takewhile(lambda entry: entry is not None, map(journal.finished, count()))
     return [entry for entry in found if entry is not None]
 
 
-def _complete(journal: Journal, total: int | None) -> list[Path]:
+def _complete(journal: Journal, settings: Mapping[str, Any]) -> list[Path]:
     """Return the shards of a run that is finished; none where there is no such run."""
-    path = journal.folder / INDEX_NAME
-    if journal.settings() is not None or not path.is_file():
+    index = None if journal.settings() is not None else read_index(journal.folder)
+    if index is None or index.written is None:
         return []
-    shards = ShardIndex.from_bytes(path.read_bytes(), str(path)).shards
-    paths = [journal.folder / shard.name for shard in shards]
-    if not all(path.is_file() for path in paths):
-        return []
-    if total is not None and total != (held := sum(shard.samples for shard in shards)):
-        raise ValueError(f"out_dir holds a finished run of {held} items, and cannot be resumed with {total}")
-    return paths
+    _check_same(index.written, settings)
+    for number, shard in enumerate(index.shards):
+        if journal.indexed(number, index) is None:
+            raise ValueError(
+                f"{journal.folder} holds a finished run, but its {shard.name} is lost or of another size: write into "
+                "another folder"
+            )
+    return [journal.folder / shard.name for shard in index.shards]
+
+
+def _check_same(noted: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` where shards that were written with settings could differ from those of others."""
+    for name, value in json.loads(json.dumps(settings)).items():
+        # What was written while errors were raised holds every item.
+        may_differ = name == "on_error" and noted.get(name) == "raise"
+        if noted.get(name) != value and not may_differ:
+            raise ValueError(f"{name} was {noted.get(name)!r} when the writing began, and is {value!r} now")
 
 
 def _shown(results: Iterable[Result], start: int, total: int | None) -> Iterator[Result]:
