@@ -163,22 +163,37 @@ def synthesis(name: str) -> Callable[[], str]:
     return written
 
 
-def usefulness(stage: str) -> Callable[[], str]:
-    """Return what writes the table of an experiment: accuracies of all arms by size, and what they gained."""
+def usefulness(stage: str, *, split: str | None = None) -> Callable[[], str]:
+    """Return what writes the table of an experiment: accuracies of all arms by size, and what they gained.
+
+    Accuracies are means over the seeds that all arms of a size have, so that they differ as the gains say.
+
+    Args:
+        stage: of the result file.
+        split: the held-out split; ``None``: all test images.
+    """
 
     def written() -> str:
         from torchaug_gen.evaluation.experiment.arms import ARMS
 
         found = common.load(common.RESULTS / "usefulness-cpu.json")["results"][stage]
-        accuracies = {(row["arm"], row["per_class"]): row for row in found["rows"]}
-        gains = {(each["arm"], each["per_class"]): each for each in found["comparisons"]}
-        sizes = sorted({size for _, size in accuracies})
-        body = []
-        for arm in dict.fromkeys(arm for arm, _ in accuracies):
-            cells = [_accuracy(accuracies.get((arm, size)), gains.get((arm, size))) for size in sizes]
-            body.append([ARMS[arm].title, *cells])
-        seeds = {size: min(row["seeds"] for (_, of), row in accuracies.items() if of == size) for size in sizes}
-        return rows(["training data", *(f"{size} per class, {_seeds(seeds[size])}" for size in sizes)], body)
+        figures: dict[int, dict[str, dict[int, float]]] = {}
+        for cell in found["cells"]:
+            scores = cell if split is None else cell["splits"][split]
+            arms = figures.setdefault(cell["per_class"], {})
+            arms.setdefault(cell["arm"], {})[cell["seed"]] = scores[found["metric"]]
+        compared = (found if split is None else found["splits"][split])["comparisons"]
+        gains = {(each["arm"], each["per_class"]): each for each in compared}
+        sizes = sorted(figures)
+        seeds = {size: set.intersection(*map(set, figures[size].values())) for size in sizes}
+        body = [
+            [ARMS[arm].title, *(_share(figures[size].get(arm), gains.get((arm, size)), seeds[size]) for size in sizes)]
+            for arm in ARMS
+            if any(arm in figures[size] for size in sizes)
+        ]
+        body.append(["*could hide in the noise*", *(_hidden(compared, size) for size in sizes)])
+        head = [f"{size} per class, {_seeds(len(seeds[size]))}" for size in sizes]
+        return rows(["training data", *head], body)
 
     return written
 
@@ -187,16 +202,35 @@ def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
 
 
-def _accuracy(row: Mapping[str, Any] | None, gain: Mapping[str, Any] | None) -> str:
-    """Return a cell: the mean accuracy, what it gained over its baseline, and whether that is beyond noise."""
-    if row is None:
+def _share(values: Mapping[int, float] | None, gain: Mapping[str, Any] | None, seeds: set[int]) -> str:
+    """Return a cell: the mean over some seeds, what it gained over its baseline, and whether that is beyond noise."""
+    from torchaug_gen.evaluation.experiment.arms import ARMS, QUESTION
+
+    if values is None or not seeds:
         return "–"
-    said = f"{100 * row['accuracy']:.1f}"
+    said = f"{100 * statistics.mean(values[seed] for seed in seeds):.1f}"
     if gain is None:
         return said
     gained = f"{100 * gain['difference']:+.1f}".replace("-", "−")
-    beyond_noise = gain["outcome"] in ("helped", "hurt")
-    return f"{said} (**{gained}, {gain['outcome']}**)" if beyond_noise else f"{said} ({gained})"
+    if gain["outcome"] in ("helped", "hurt"):
+        # Only what was added can help or hurt: augmentation that is left out is just less.
+        gained = f"**{gained}, {gain['outcome']}**" if ARMS[gain["arm"]].role == QUESTION else f"**{gained}**"
+    return f"{said} ({gained})" if gain["pairs"] == len(seeds) else f"{said} ({gained}, {_seeds(gain['pairs'])})"
+
+
+def _hidden(compared: Sequence[Mapping[str, Any]], size: int) -> str:
+    """Return the largest gain or loss of synthetic images that was not found and cannot be excluded."""
+    from torchaug_gen.evaluation.experiment.arms import ARMS, QUESTION
+
+    unseen = [
+        each["hidden"]
+        for each in compared
+        if each["per_class"] == size
+        and ARMS[each["arm"]].role == QUESTION
+        and each["outcome"] not in ("helped", "hurt")
+        and each["hidden"] is not None
+    ]
+    return f"up to ±{100 * max(unseen):.1f}" if unseen else "–"
 
 
 def _ratio(row: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ started again; ``--take-over FILE`` begins with the cells of a result file, so t
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,7 +198,8 @@ def report(data: Mapping[str, ExperimentData], out: Path, path: Path | None = No
         )
         if found.cells:
             results[stage] = found.as_json() | {"data": data[blocks[0].data].digest}
-    path = common.save("usefulness", {"plan": _said_plan(data)}, results, unit="share", packages=["scipy"], path=path)
+    about = {"plan": _said_plan(data), "machines": _machines(results)}
+    path = common.save("usefulness", about, results, unit="share", packages=["scipy"], path=path)
     plot(path)
     return path
 
@@ -223,6 +225,12 @@ def _said_plan(names: Iterable[str]) -> list[dict[str, Any]]:
         for stage, blocks in stages(names).items()
         for block in blocks
     ]
+
+
+def _machines(results: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many cells were run on which machine; a cell may be in several stages."""
+    cells = {json.dumps(cell, sort_keys=True): cell for stage in results.values() for cell in stage["cells"]}
+    return dict(Counter(cell.get("machine", "unknown") for cell in cells.values()))
 
 
 def plot(path: Path) -> list[Path]:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,14 +23,16 @@ from torchaug_gen.evaluation.experiment.probe import tell_apart
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.run import collect, run_experiment
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
-from torchaug_gen.evaluation.experiment.sources import training_loader
+from torchaug_gen.evaluation.experiment.sources import Sources, training_loader
 from torchaug_gen.evaluation.experiment.statistics import said_p
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
 from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.synthesis.gan.training import GanConfig
 from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.training import loop as loop_module
 from torchaug_gen.synthesis.training.data import TrainingImages
+from torchaug_gen.synthesis.training.interruption import TrainingInterrupted
 from torchaug_gen.synthesis.vae.training import VaeConfig
 
 pytest.importorskip("scipy")
@@ -311,7 +315,7 @@ def test_a_time_that_is_none_raises(data, tmp_path, seconds):
 def test_synthesizers_see_nothing_but_their_own_training_images(data, tmp_path, monkeypatch):
     seen = []
 
-    def spy(images, config, *, out, progress):
+    def spy(images, config, *, out, resume, progress):
         seen.append(pixels(images))
         out.mkdir(parents=True)
         return NoiseSynthesizer((3, 16, 16), num_classes=3)
@@ -379,7 +383,8 @@ def test_the_verdict_says_hurts_as_plainly_as_helps():
     helped, hurt = (result_of([sign * gain for gain in gains]) for sign in (1, -1))
     assert "1 helped, 0 hurt" in helped.verdict[0] and "20 per class: VAE helped: +3.0 points" in helped.verdict[1]
     assert "0 helped, 1 hurt" in hurt.verdict[0] and "20 per class: VAE hurt: -3.0 points" in hurt.verdict[1]
-    assert any("one synthetic image of VAE was worth 0.59 further real ones" in line for line in helped.verdict)
+    assert any("VAE gained 59% of what further real images in the same slots gained" in line for line in helped.verdict)
+    assert "| higher |" in markdown(hurt), "further real images do not help, they are more"
     noise = result_of([0.03, -0.02, 0.01, -0.03, 0.02, 0.0, -0.01, 0.01])
     assert "could still hide in the noise" in noise.verdict[1] and "hurt:" not in " ".join(noise.verdict)
     assert "| hurt |" in markdown(hurt)
@@ -390,18 +395,135 @@ def test_few_seeds_say_so():
         verdict = result_of([0.03, 0.04][:count]).verdict
         assert "1 have too few seeds to tell" in verdict[0]
         assert ("one seed, which cannot tell" if count == 1 else "2 seeds") in verdict[-1]
-    assert "fewer than 8 are too narrow" in result_of([0.03, 0.02, 0.04, 0.03, 0.03]).verdict[-1]
-    assert "seeds" not in result_of([0.03, 0.02, 0.04, 0.03] * 2).verdict[-1]
+    assert "those of 5 cover the mean 85 times in 100" in result_of([0.03, 0.02, 0.04, 0.03, 0.03]).verdict[-1]
+    assert "those of 8 cover the mean 89 times in 100" in result_of([0.03, 0.02, 0.04, 0.03] * 2).verdict[-1]
+    assert "seeds" not in result_of([0.03, 0.02, 0.04, 0.03] * 3).verdict[-1]
     assert "Nothing can be said yet" in ExperimentResult("x", "", (), "accuracy", 1, {}).verdict[0]
 
 
+def test_seeds_that_all_lose_are_told_where_they_are_too_few_to_tell():
+    said = " ".join(result_of([-0.003, -0.02, -0.001, -0.014]).verdict)
+    assert "VAE was below real + augmentation on all 4 seeds, too few to tell that from chance" in said
+    assert "on all" not in " ".join(result_of([-0.003, -0.02, 0.001, -0.014]).verdict)
+
+
+def test_all_comparisons_of_a_table_are_one_family():
+    """Questions and controls: of two, the smaller p-value is doubled, whichever of them has it."""
+    result = result_of([0.03, 0.02, 0.04, 0.01])
+    vae, extra = result.comparisons
+    assert (vae.arm, extra.arm) == ("vae", "extra-real")
+    assert extra.adjusted == pytest.approx(2 * extra.p) and vae.adjusted == pytest.approx(vae.p)
+    assert result.as_json()["family"]["comparisons"] == 2
+    planned = replace(result, family=9)
+    assert planned.comparisons[1].adjusted == pytest.approx(9 * extra.p)
+    assert planned.as_json()["family"]["comparisons"] == 9
+
+
+def test_there_is_no_share_of_a_gain_that_is_not_beyond_noise():
+    result = result_of([0.03, 0.02, 0.04, 0.03, 0.02, 0.04, 0.03, 0.03])
+    assert result.comparisons[0].share is not None
+    noise = [0.02, -0.02, 0.01, -0.01, 0.03, -0.02, 0.01, 0.0]
+    cells = tuple(
+        {**cell, "accuracy": 0.5 + 0.01 * cell["seed"] + noise[cell["seed"]]} if cell["arm"] == "extra-real" else cell
+        for cell in result.cells
+    )
+    assert replace(result, cells=cells).comparisons[0].share is None
+    # Nor where the gain was found on other seeds.
+    fewer = tuple(cell for cell in result.cells if cell["arm"] != "extra-real" or cell["seed"] > 3)
+    more = tuple({**cell, "seed": cell["seed"] + 8} for cell in result.cells if cell["arm"] != "vae")
+    assert replace(result, cells=fewer + more).comparisons[0].share is None
+
+
+def test_a_split_has_figures_of_its_own():
+    cells = [
+        {**cell, "splits": {"test": {"accuracy": cell["accuracy"] - 0.2}, "validation": {"accuracy": 1.0}}}
+        for cell in result_of([0.03, 0.02, 0.04]).cells
+    ]
+    result = replace(result_of([0.0]), cells=tuple(cells), tested=30, splits={"test": 20, "validation": 10})
+    found = result.as_json()["splits"]["test"]
+    assert found["tested"] == 20 and found["rows"][0]["accuracy"] == pytest.approx(0.31)
+    assert found["comparisons"][0]["difference"] == pytest.approx(0.03)
+    assert result.on_split("validation").comparisons[0].difference == 0
+    with pytest.raises(ValueError, match="split must be one of test, validation, got 'train'"):
+        result.on_split("train")
+
+
 def test_the_store_keeps_whole_files_only(tmp_path):
-    store = Store(tmp_path / "cells")
+    store, result = Store(tmp_path / "cells"), {"accuracy": 0.5, "macro_f1": 0.5}
     assert store.get("a") is None
-    store.put("a", {"accuracy": 0.5})
-    assert store.get("a") == {"accuracy": 0.5}
-    (tmp_path / "cells" / "b.json").write_text("[1]")
-    assert store.get("b") is None
+    store.put("a", result)
+    assert store.get("a") == result
+    for content in ("[1]", "{}", '{"accuracy": 0.5}'):
+        (tmp_path / "cells" / "b.json").write_text(content)
+        assert store.get("b") is None
+
+
+@pytest.fixture
+def sources(data, tmp_path):
+    settings = ExperimentSettings(per_class=(4,), arms=("vae",), **TINY)
+    return lambda: Sources(data, training_set(data, 4, seed=0), settings, Group(4, 0), tmp_path / "kept")
+
+
+def weights(sources):
+    return torch.cat([weight.flatten() for weight in sources._trained("vae").net.parameters()])
+
+
+def test_a_damaged_synthesizer_is_trained_again(sources, tmp_path):
+    before = weights(sources())
+    victim = next((tmp_path / "kept").rglob("*.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:40])
+    with pytest.warns(RuntimeWarning, match="is damaged, and is trained again"):
+        assert torch.equal(weights(sources()), before)
+    assert torch.equal(weights(sources()), before)
+
+
+def test_a_synthesizer_whose_training_was_stopped_goes_on(sources, tmp_path, monkeypatch):
+    """On SIGTERM a training writes a checkpoint; the next call must use it."""
+    whole = weights(sources())
+    shutil.rmtree(tmp_path / "kept")
+    take, taken = loop_module.take, []
+
+    def asked(*arguments, **options):
+        taken.append(options["position"])
+        if len(taken) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(*arguments, **options)
+
+    monkeypatch.setattr(loop_module, "take", asked)
+    with pytest.raises(TrainingInterrupted, match="the same call goes on from there"):
+        sources()._trained("vae")
+    assert torch.equal(weights(sources()), whole)
+    assert len(taken) == 2, "no step was done twice"
+
+
+def test_a_process_that_ends_is_explained(data, tmp_path, monkeypatch):
+    class Broken:
+        def __init__(self, *_, **__):
+            self._processes = {}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return False
+
+        def shutdown(self, **_):
+            pass
+
+        def submit(self, *_):
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(run_module, "ProcessPoolExecutor", Broken)
+    settings = ExperimentSettings(per_class=(4,), arms=("real",), **TINY)
+    with pytest.raises(RuntimeError, match="under if __name__ == '__main__'"):
+        run_experiment(data, settings, out=tmp_path, workers=2, progress=False)
+
+
+def test_later_seeds_are_the_same_as_when_all_are_run():
+    later, all_of_them = ExperimentSettings(seeds=2, first_seed=3), ExperimentSettings(seeds=5)
+    assert list(later.groups()) == list(all_of_them.groups())[3 * len(later.per_class) :]
+    with pytest.raises(ValueError, match="first_seed must be at least 0, got -1"):
+        ExperimentSettings(first_seed=-1)
 
 
 def test_the_command_runs_goes_on_and_explains_itself(tmp_path, capsys):

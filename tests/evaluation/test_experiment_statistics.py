@@ -1,16 +1,18 @@
 import math
 import random
 
+import numpy as np
 import pytest
 
 from torchaug_gen.evaluation.experiment.statistics import (
+    COVERAGE,
     compare_pairs,
     corrected,
     holm,
     mean_interval,
+    share_of_gain,
     standard_error,
     t_test,
-    worth,
 )
 
 stats = pytest.importorskip("scipy.stats")
@@ -29,6 +31,16 @@ def test_holm_on_numbers_worked_by_hand():
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.5]) == [1.0, 1.0]
     assert holm([0.02]) == [0.02] and holm([]) == []
+    # Of five that were planned, three were not run.
+    assert holm([0.02, 0.01], family=5) == pytest.approx([0.08, 0.05])
+
+
+def test_a_verdict_does_not_depend_on_which_others_were_run_yet():
+    gains = [0.03, 0.01, 0.04, 0.02, 0.00, 0.03]
+    noise = [made([0.01, -0.01, 0.02, -0.02, 0.01, -0.01], per_class=size) for size in range(10, 16)]
+    found = [corrected([made(gains), *noise[:count]], family=7)[0] for count in range(7)]
+    assert len({(each.adjusted, each.outcome) for each in found}) == 1
+    assert found[0].adjusted == pytest.approx(7 * found[0].p)
 
 
 def test_holm_is_never_below_the_p_values_and_keeps_their_order():
@@ -65,13 +77,15 @@ def test_asking_often_needs_more():
     assert among_many[0].adjusted == pytest.approx(7 * among_many[0].p)
 
 
-def test_intervals_cover_the_mean_about_as_often_as_they_say():
-    """300 experiments of 12 seeds without any difference: 95 % of 300 is 285; BCa falls a little short, as is known."""
-    source = random.Random(0)
-    covered = sum(
-        low <= 0 <= high for low, high in (mean_interval([source.gauss(0, 1) for _ in range(12)]) for _ in range(60))
+@pytest.mark.parametrize("seeds", [4, 12])
+def test_intervals_cover_the_mean_as_seldom_as_is_said(seeds):
+    """100 sets of seeds without any difference: 95 should be covered, and fewer are; within three standard errors."""
+    source = np.random.default_rng(0)
+    bounds = [mean_interval(source.normal(size=seeds)) for _ in range(100)]
+    share = COVERAGE[seeds] / 100
+    assert 100 * share == pytest.approx(
+        sum(low <= 0 <= high for low, high in bounds), abs=300 * math.sqrt(share * (1 - share) / 100)
     )
-    assert covered >= 50
 
 
 def test_an_interval_holds_its_mean_and_is_the_same_each_time():
@@ -106,14 +120,19 @@ def test_what_could_hide_in_the_noise_is_not_less_than_the_t_test_misses():
     assert made([0.1]).hidden is None
 
 
-def test_worth_is_the_share_of_what_real_images_gain():
+def test_pairs_are_counted_by_the_side_that_they_fall_to():
+    found = made([0.02, -0.01, 0.0, -0.03])
+    assert (found.above, found.below, found.pairs) == (1, 2, 4)
+
+
+def test_the_share_of_what_real_images_gain():
     base, real = pairs([0.04, 0.06, 0.05, 0.05])
     _, half = pairs([0.02, 0.03, 0.025, 0.025])
-    share, low, high = worth(base, half, real)
+    share, low, high = share_of_gain(base, half, real)
     assert share == pytest.approx(0.5) and low == pytest.approx(0.5) and high == pytest.approx(0.5)
-    assert worth(base, base, real)[0] == 0
+    assert share_of_gain(base, base, real)[0] == 0
     # Where real images do not gain themselves there is nothing to be a share of.
-    assert worth(base, half, pairs([0.04, -0.05, 0.01, 0.0])[1]) is None
+    assert share_of_gain(base, half, pairs([0.04, -0.05, 0.01, 0.0])[1]) is None
 
 
 def test_figures_that_are_no_pairs_raise():

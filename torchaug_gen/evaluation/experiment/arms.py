@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torchaug_gen.evaluation.usefulness import HELPED, HURT
+
 SOURCES = ("vae", "gan", "vary", "vary-residual", "interpolate", "interpolate-residual", "repeats", "extra")
 # Which sources need which trained synthesizer.
 _VAE_SOURCES = ("vae", "vary", "vary-residual", "interpolate", "interpolate-residual")
@@ -27,8 +29,7 @@ class Arm:
         normalisation: of the classifier; see :class:`torchaug_gen.evaluation.learner.LearnerConfig`.
         only: train on nothing but what the source draws.
         baseline: the arm that it is compared with; ``None`` for the one that nothing is below.
-        role: ``"control"``, ``"question"`` or ``"synthetic only"``. Corrections for many comparisons are made among
-            the arms of one role.
+        role: ``"control"``, ``"question"`` or ``"synthetic only"``.
     """
 
     title: str
@@ -48,7 +49,7 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "real": Arm(title="real", augment=False, role=CONTROL),
+    "real": Arm(title="real, not augmented", augment=False, role=CONTROL),
     "augmented": Arm(title="real + augmentation", baseline=None, role=CONTROL),
     "oversampled": Arm(title="+ repeats of the training images", source="repeats", role=CONTROL),
     "extra-real": Arm(title="+ further real images", source="extra", role=CONTROL),
@@ -89,6 +90,13 @@ ARMS: dict[str, Arm] = {
 # In the order of their importance, in which they are run.
 USUAL = ("real", "augmented", "vae", "vary-residual", "gated", "extra-real", "oversampled", "vary", "only-vae")
 QUICK = ("real", "augmented", "vae", "vary-residual", "gated")
+
+
+def said_outcome(name: str, outcome: str) -> str:
+    """Return what came of comparing an arm with its baseline; only what was added can help or hurt."""
+    if ARMS[name].role == QUESTION:
+        return outcome
+    return {HELPED: "higher", HURT: "lower"}.get(outcome, outcome)
 
 
 def check_arms(names: Sequence[str]) -> tuple[str, ...]:

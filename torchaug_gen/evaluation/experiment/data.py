@@ -69,7 +69,7 @@ class TrainingSet:
     Attributes:
         train: what classifiers and synthesizers are trained on.
         extra: further real images, as many for each class as synthetic items are delivered for each real one, or all
-            that are left; for the arm that shows what real images would have been worth.
+            that are left; for the arm that shows what real images would have gained.
     """
 
     train: LabelledImages

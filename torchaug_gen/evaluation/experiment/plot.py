@@ -38,7 +38,7 @@ def save_plot(found: Mapping[str, Any], path: str | Path) -> Path:
     for axis, size in zip(axes[1:], sizes, strict=True):
         _draw_gains(axis, _compared(found, size), f"{size} per class")
     title = f"{found['name']}: what synthetic images gain over augmentation alone"
-    told = "green helped, red hurt, grey made no difference beyond noise, after Holm's correction"
+    told = "green is above and red below beyond noise, grey is neither, after Holm's correction"
     figure.suptitle(f"{title}\n{told}", x=0.01, ha="left", fontsize=10)
     figure.tight_layout()
     figure.savefig(Path(path), dpi=_DPI)

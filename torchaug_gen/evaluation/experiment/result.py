@@ -1,19 +1,20 @@
 """ExperimentResult: the cells that were run, what they say, and how it is said."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from statistics import mean, stdev
 from typing import Any
 
-from torchaug_gen.evaluation.experiment.arms import ARMS, CONTROL, QUESTION, SYNTHETIC_ONLY
+from torchaug_gen.evaluation.experiment.arms import ARMS, QUESTION
 from torchaug_gen.evaluation.experiment.statistics import (
+    COVERAGE,
     FEW,
     Comparison,
     compare_pairs,
     corrected,
     said_p,
-    worth,
+    share_of_gain,
 )
 from torchaug_gen.evaluation.usefulness import CANNOT_TELL, HELPED, HURT, NO_DIFFERENCE
 
@@ -34,6 +35,7 @@ class ExperimentResult:
         settings: of the experiment.
         notes: what the reader should know, in sentences.
         tested: number of test images, where known: figures are no finer than one of them.
+        splits: how many of them are of which held-out split, where there are several.
         family: comparisons that were planned, for Holm's correction; ``None``: as many as there are.
     """
 
@@ -45,6 +47,7 @@ class ExperimentResult:
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     tested: int | None = None
+    splits: Mapping[str, int] = field(default_factory=dict)
     family: int | None = None
 
     @property
@@ -69,13 +72,24 @@ class ExperimentResult:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        """Every arm against its baseline, at every size, corrected within its role."""
-        found: list[Comparison] = []
-        for role in (QUESTION, CONTROL, SYNTHETIC_ONLY):
-            names = [name for name in self.arms if ARMS[name].role == role and ARMS[name].baseline is not None]
-            raw = [made for size in self.sizes for name in names if (made := self._compare(name, size)) is not None]
-            found += [self._with_worth(each) for each in corrected(raw)]
-        return found
+        """Every arm against its baseline, at every size: one family, corrected together, questions first."""
+        names = [name for name in self.arms if ARMS[name].baseline is not None]
+        names.sort(key=lambda name: ARMS[name].role != QUESTION)
+        raw = [made for size in self.sizes for name in names if (made := self._compare(name, size)) is not None]
+        found = corrected(raw, family=self.family)
+        extra = {each.per_class: each for each in found if each.arm == _EXTRA}
+        return [self._with_share(each, extra.get(each.per_class)) for each in found]
+
+    def on_split(self, split: str) -> "ExperimentResult":
+        """Return the result on one of the held-out splits alone.
+
+        Raises:
+            ValueError: no such split.
+        """
+        if split not in self.splits:
+            raise ValueError(f"split must be one of {', '.join(self.splits) or 'none'}, got {split!r}")
+        cells = tuple({**cell, **cell["splits"][split]} for cell in self.cells)
+        return replace(self, cells=cells, tested=self.splits[split], splits={})
 
     def of_role(self, role: str) -> list[Comparison]:
         """Return the comparisons of one role."""
@@ -90,14 +104,15 @@ class ExperimentResult:
         lines = [_summary(asked)]
         lines += [_sentence(found) for outcome in (HURT, HELPED) for found in asked if found.outcome == outcome]
         lines += _undecided(asked)
-        lines += [line for found in asked if (line := _worth(found))]
+        lines += [line for found in asked if (line := _one_sided(found))]
+        lines += [line for found in asked if (line := self._share(found))]
         few = min(found.pairs for found in asked)
         if few == 1:
             lines.append("Some comparisons rest on one seed, which cannot tell a difference from noise.")
         elif few < FEW:
             lines.append(
-                f"Some comparisons rest on {few} seeds: intervals of fewer than {FEW} are too narrow, so a verdict "
-                "also needs the corrected t-test, and a small gain or loss is likely to be missed."
+                f"Some comparisons rest on {few} seeds, whose intervals are too narrow ({_said_coverage(few)}): a "
+                "verdict also needs the corrected t-test, and a small gain or loss is likely to be missed."
             )
         return lines
 
@@ -110,11 +125,24 @@ class ExperimentResult:
             "missing_cells": self.missing,
             "notes": list(self.notes),
             "tested": self.tested,
+            "family": {
+                "comparisons": max(self.family or 0, sum(found.p is not None for found in self.comparisons)),
+                "about": "Holm's correction over all planned comparisons of an arm with its baseline, at all sizes",
+            },
             "verdict": self.verdict,
-            "rows": [self.row(arm, size) for size in self.sizes for arm in self.arms if self.figures(arm, size)],
-            "comparisons": [asdict(found) for found in self.comparisons],
+            **self._figures_as_json(),
+            "splits": {
+                split: {"tested": count, **self.on_split(split)._figures_as_json()}
+                for split, count in self.splits.items()
+            },
             "settings": dict(self.settings),
             "cells": [dict(cell) for cell in self.cells],
+        }
+
+    def _figures_as_json(self) -> dict[str, Any]:
+        return {
+            "rows": [self.row(arm, size) for size in self.sizes for arm in self.arms if self.figures(arm, size)],
+            "comparisons": [asdict(found) | {"hidden": found.hidden} for found in self.comparisons],
         }
 
     def row(self, arm: str, per_class: int) -> dict[str, Any]:
@@ -141,14 +169,25 @@ class ExperimentResult:
             tested=self.tested,
         )
 
-    def _with_worth(self, found: Comparison) -> Comparison:
-        if ARMS[found.arm].role != QUESTION or found.baseline != "augmented":
+    def _with_share(self, found: Comparison, extra: Comparison | None) -> Comparison:
+        """Add how much of the further real images' gain an arm reaches, where the same test says that they gain."""
+        if ARMS[found.arm].role != QUESTION or extra is None or extra.outcome != HELPED:
             return found
-        arms = [self.figures(name, found.per_class) for name in ("augmented", found.arm, _EXTRA)]
+        arms = [self.figures(name, found.per_class) for name in (found.baseline, found.arm, _EXTRA)]
         seeds = sorted(set.intersection(*(set(figures) for figures in arms)))
-        if not seeds:
+        if len(seeds) < min(found.pairs, extra.pairs):
+            # Not the seeds on which they were found to gain.
             return found
-        return replace(found, worth=worth(*([figures[seed] for seed in seeds] for figures in arms)))
+        return replace(found, share=share_of_gain(*([figures[seed] for seed in seeds] for figures in arms)))
+
+    def _share(self, found: Comparison) -> str | None:
+        if found.share is None or found.outcome != HELPED:
+            return None
+        share, low, high = found.share
+        return (
+            f"{found.per_class} per class: {ARMS[found.arm].title.removeprefix('+ ')} gained {share:.0%} of what "
+            f"further real images in the same slots gained (95 % interval {low:.0%} to {high:.0%})."
+        )
 
 
 def _summary(asked: Sequence[Comparison]) -> str:
@@ -176,11 +215,19 @@ def _undecided(asked: Sequence[Comparison]) -> list[str]:
     return [f"Where no difference was found, one of up to {100 * max(found):.1f} points could still hide in the noise."]
 
 
-def _worth(found: Comparison) -> str | None:
-    if found.worth is None or found.outcome != HELPED:
+def _one_sided(found: Comparison) -> str | None:
+    """Say where every seed went the same way and were too few to tell that from chance."""
+    if found.outcome != NO_DIFFERENCE or found.pairs not in (found.above, found.below):
         return None
-    share, low, high = found.worth
+    side = "above" if found.above else "below"
     return (
-        f"{found.per_class} per class: one synthetic image of {ARMS[found.arm].title.removeprefix('+ ')} was worth "
-        f"{share:.2f} further real ones (95 % interval {low:.2f} to {high:.2f})."
+        f"{found.per_class} per class: {ARMS[found.arm].title.removeprefix('+ ')} was {side} "
+        f"{ARMS[found.baseline].title} on all {found.pairs} seeds, too few to tell that from chance "
+        f"(corrected p {said_p(found.adjusted)})."
     )
+
+
+def _said_coverage(seeds: int) -> str:
+    """Say how often intervals of about so many seeds cover the mean."""
+    known = max((count for count in COVERAGE if count <= seeds), default=min(COVERAGE))
+    return f"those of {known} cover the mean {COVERAGE[known]} times in 100, not 95"

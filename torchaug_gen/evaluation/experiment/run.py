@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -54,8 +55,8 @@ def run_experiment(
         out: folder to write.
         image_size: side in pixels of images from a folder.
         workers: processes, each with an equal part of the cores. More than one start a new interpreter each, so the
-            caller's script must be importable. ``None``: one for each core as far as there are training sets and
-            8 at most, since each holds the images; one on a GPU.
+            caller's script must be importable without running it again. ``None``: one for each core as far as there
+            are training sets and 8 at most, since each holds the images; one on a GPU.
         seconds: begin no further cell after so long.
         progress: show a bar with the time left.
 
@@ -63,7 +64,9 @@ def run_experiment(
         ModuleNotFoundError: SciPy, matplotlib, or the weights that an arm's gate looks at are not installed.
         FileNotFoundError: no folder ``data``.
         ValueError: an argument out of range, or images that cannot be used.
-        KeyboardInterrupt: Ctrl-C; results of what is done are written first.
+        RuntimeError: a process ended before its work was done.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM while a synthesizer is trained; results of what is done are written
+            first, and the same call goes on from there.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
@@ -115,6 +118,8 @@ def collect(data: ExperimentData, settings: ExperimentSettings, *, out: str | Pa
         settings=settings.as_json(),
         notes=(*data.notes, *_short(data, settings)),
         tested=len(data.test),
+        splits=data.splits if len(data.splits) > 1 else {},
+        family=len(settings.per_class) * sum(ARMS[arm].baseline is not None for arm in settings.arms),
     )
 
 
@@ -203,20 +208,27 @@ def _run_beside(plan: _Plan, workers: int, progress: bool) -> None:
             workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(plan, threads)
         ) as pool,
     ):
-        running: set[Future[None]] = {pool.submit(_run_group, group, arms) for group, arms in left}
+        running: set[Future[None]] = set()
         try:
+            running = {pool.submit(_run_group, group, arms) for group, arms in left}
             while running:
                 done, running = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 bar.update(total - sum(plan.cost(arms) for _, arms in plan.left()) - bar.n)
                 for future in done:
                     future.result()
-        except BaseException:
+        except BaseException as error:
             # The pool forgets its processes when it shuts down.
             processes = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
                 # A training would take a request to end as one to stop in order; what it writes is whole or not there.
                 process.kill()
+            if isinstance(error, BrokenProcessPool):
+                raise RuntimeError(
+                    "a process of the experiment ended before its work was done: a script that calls run_experiment "
+                    "with several workers must do so under if __name__ == '__main__':, since every process imports "
+                    "it; otherwise it was ended from outside, as where memory is short"
+                ) from error
             raise
 
 

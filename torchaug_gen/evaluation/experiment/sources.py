@@ -1,6 +1,7 @@
 """Sources: what fills the synthetic slots of an arm, trained on nothing but the arm's own training images."""
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.synthesis.gan.training import train_gan
 from torchaug_gen.synthesis.gates.classifier import ClassifierGate
 from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.training.checkpoints import FOLDER as CHECKPOINTS
+from torchaug_gen.synthesis.training.checkpoints import newest
+from torchaug_gen.synthesis.training.interruption import TrainingInterrupted
 from torchaug_gen.synthesis.vae.training import train_vae
 from torchaug_gen.synthesis.vary import VaryingSynthesizer
 
@@ -77,23 +81,49 @@ class Sources:
         """Return a synthesizer trained on the training images, from the cache where it is there."""
         if kind not in self._synthesizers:
             folder = self.cache / self.settings.synthesizer_key(self.group, kind, self.data.digest, self.data.side)
-            # The folder appears under its name only when it is whole.
-            if not folder.exists():
-                unfinished = folder.with_name(f"{folder.name}.unfinished")
-                shutil.rmtree(unfinished, ignore_errors=True)
-                self._train(kind, unfinished)
-                shutil.rmtree(unfinished / "checkpoints", ignore_errors=True)
-                unfinished.rename(folder)
-            self._synthesizers[kind] = Synthesizer.load(folder, device=self.settings.device)
+            found = self._kept(folder)
+            if found is None:
+                self._fill(folder, kind)
+                found = Synthesizer.load(folder, device=self.settings.device)
+            self._synthesizers[kind] = found
         return self._synthesizers[kind]
 
-    def _train(self, kind: str, out: Path) -> None:
+    def _kept(self, folder: Path) -> Synthesizer | None:
+        """Return the synthesizer in a folder; where it is damaged, remove it and return ``None``."""
+        if not folder.exists():
+            return None
+        try:
+            return Synthesizer.load(folder, device=self.settings.device)
+        except (FileNotFoundError, ValueError) as error:
+            warnings.warn(
+                f"the synthesizer in {folder} is damaged, and is trained again: {error}", RuntimeWarning, stacklevel=2
+            )
+            shutil.rmtree(folder)
+            return None
+
+    def _fill(self, folder: Path, kind: str) -> None:
+        """Train a synthesizer; the folder appears under its name only when it is whole."""
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        try:
+            stopped = newest(unfinished) is not None
+        except ValueError:
+            stopped = False
+        try:
+            self._train(kind, unfinished, resume=stopped)
+        except TrainingInterrupted:
+            raise TrainingInterrupted(
+                f"stopped while the {kind.upper()} of {self.group} was trained; the same call goes on from there"
+            ) from None
+        shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
+        unfinished.rename(folder)
+
+    def _train(self, kind: str, out: Path, *, resume: bool) -> None:
         seed = rng.derive_seed(self.seed, "experiment.synthesizer")
-        train, side, device = self.images.train, self.data.side, self.settings.device
+        train, side, about = self.images.train, self.data.side, {"seed": seed, "device": self.settings.device}
         if kind == "vae":
-            train_vae(train, replace(self.settings.vae_for(side), seed=seed, device=device), out=out, progress=False)
+            train_vae(train, replace(self.settings.vae_for(side), **about), out=out, resume=resume, progress=False)
         else:
-            train_gan(train, replace(self.settings.gan_for(side), seed=seed, device=device), out=out, progress=False)
+            train_gan(train, replace(self.settings.gan_for(side), **about), out=out, resume=resume, progress=False)
 
     def _gate(self, kind: str) -> ClassifierGate:
         if kind not in self._gates:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# What every result has.
+_COMPARED = ("accuracy", "macro_f1")
+
 
 @dataclass(frozen=True)
 class Store:
@@ -17,12 +20,12 @@ class Store:
     folder: Path
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return a result, or ``None`` where there is none, or one that cannot be read."""
+        """Return a result, or ``None`` where there is none, or one that cannot be read or lacks what is compared."""
         try:
             found = json.loads(self._path(key).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return found if isinstance(found, dict) and set(_COMPARED) <= found.keys() else None
 
     def put(self, key: str, result: dict[str, Any]) -> None:
         """Keep a result."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torchaug_gen.evaluation.experiment.arms import ARMS
+from torchaug_gen.evaluation.experiment.arms import ARMS, said_outcome
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.statistics import Comparison, said_p
 
@@ -27,9 +27,11 @@ def markdown(result: ExperimentResult) -> str:
 
 _LEGEND = (
     "Gained: mean of the paired differences with the arm's baseline, with its 95 % bootstrap interval. p: paired "
-    "t-test after Holm's correction. ECE: expected calibration error. Gap: accuracy on the training images less that "
-    "on the test images. Told apart: how often a linear probe tells synthetic images from real ones that nothing was "
-    "trained on; 50 % is a guess. Worth: further real images that one synthetic image stands for."
+    "t-test after Holm's correction over all comparisons that were planned. ECE: expected calibration error. Gap: "
+    "accuracy on the training images less that on the test images. Told apart: how often a linear probe tells "
+    "synthetic images from real ones that nothing was trained on; 50 % is a guess. Share: how much of what further "
+    "real images in the same slots gain, where these gain beyond noise. Intervals and tests are over the seeds: they "
+    "take the test images as given, and the training sets of different seeds overlap where images are few."
 )
 
 
@@ -43,7 +45,7 @@ def _head(metric: str) -> list[str]:
         "outcome",
         "macro-F1" if metric == "accuracy" else "accuracy",
     ]
-    names += ["ECE", "gap", "told apart", "worth"]
+    names += ["ECE", "gap", "told apart", "share"]
     return [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
 
 
@@ -57,12 +59,12 @@ def _line(result: ExperimentResult, arm: str, size: int, found: Comparison | Non
         f"{100 * row[result.metric]:.1f}{spread}",
         _gained(found),
         "" if found is None or found.adjusted is None else said_p(found.adjusted).removeprefix("= "),
-        "" if found is None else found.outcome,
+        "" if found is None else said_outcome(arm, found.outcome),
         _percent(row, other),
         _percent(row, "calibration_error"),
         _percent(row, "gap"),
         _percent(row, "real_or_synthetic"),
-        "" if found is None or found.worth is None else f"{found.worth[0]:.2f}",
+        "" if found is None or found.share is None else f"{found.share[0]:.0%}",
     ]
     return f"| {' | '.join(cells)} |"
 
