@@ -138,6 +138,37 @@ def test_batches(batch, options, words, prefetch):
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("mixing", ["rebatch", "extend", "replace"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": None}, "field 'name' must have one entry for each of the 4 images .*, got NoneType"),
+        ({"name": torch.eye(4).to_sparse()}, r"field 'name' must be a dense tensor .* got torch.sparse_coo"),
+        (
+            {"label": ...},
+            "the batch has no field 'label', as those before it have, but 'image': Tensor .*; 'name'.0: str",
+        ),
+        ({"label": None}, r"labels at 'label' must be class indices .*, got NoneType"),
+        ({"note": [1] * 4}, "synthetic rows have no value for field 'note', list"),
+    ],
+)
+def test_a_later_batch_of_another_structure_is_named_and_left_behind(change, words, mixing, prefetch):
+    usual = {"image": X, "label": Y, "name": ["a"] * 4, "note": None}
+    other = {key: value for key, value in (usual | change).items() if value is not ...}
+    inner = Listed([usual, other, usual], batch_size=4)
+    running = iter(mixed(inner, 0.3, mixing=mixing, fields={"fill": {"name": "?"}}, prefetch=prefetch))
+    next(running)
+    with pytest.raises(ValueError, match=rf"{words}.* \(batch [12] of epoch 0\)"):
+        next(running), next(running)
+    assert sum(len(batch["image"]) for batch in running) >= 4
+
+
+def test_a_constant_may_be_as_long_as_a_batch_by_chance():
+    batches = [{"image": X[:n], "label": Y[:n], "names": ["a", "b", "c"]} for n in (4, 3)]
+    assert [batch["names"] for batch in mixed(batches, 0.3, mixing="extend")] == [["a", "b", "c"]] * 2
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
 def test_an_empty_loader_raises_only_when_on(prefetch):
     for inner in ([], DataLoader([], 4), stock(3, 4, drop_last=True)):
         running = iter(AugmentedLoader(inner, tag="t", prefetch=prefetch))

@@ -12,8 +12,34 @@ from torchaug_gen.loading.settings import Settings
 from torchaug_gen.pixels import check_range
 
 
-def check_fields(batch: Any, fields: Fields, settings: Settings) -> None:
-    """Raise where the batch has fields that the transform or the synthesizer cannot serve."""
+def check_present(batch: Any, fields: Fields) -> None:
+    """Raise where a batch lacks a field that the first one had."""
+    for path in filter(None, (fields.images, fields.labels, *fields.targets.values(), *fields.fill)):
+        try:
+            batches.get(batch, path)
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise ValueError(
+                f"the batch has no field {batches.show(path)}, as those before it have, but {batches.describe(batch)}"
+            ) from None
+
+
+def constants_of(batch: Any, fields: Fields) -> frozenset[batches.Path]:
+    """Return the paths of what a batch holds once, and not once for each item, and of the lists they are in."""
+    n = batches.count(batches.get(batch, fields.images))
+    leaves = batches.columns(batch, n, fields.images)
+    paths = [path for path, value in leaves if value is not None and not batches.is_column(value, n)]
+    return frozenset(path[:depth] for path in paths for depth in range(1, len(path) + 1))
+
+
+def check_fields(batch: Any, fields: Fields, settings: Settings, *, constants: frozenset[batches.Path]) -> None:
+    """Raise where the batch has fields that the transform or the synthesizer cannot serve.
+
+    Args:
+        batch: see above.
+        fields: of the pass.
+        settings: of the loader, which mixes.
+        constants: of the first batch; one of them may be as long as a batch by chance.
+    """
     unserved = [role for role, path in fields.targets.items() if path not in fields.fill]
     if unserved:
         raise ValueError(
@@ -25,22 +51,41 @@ def check_fields(batch: Any, fields: Fields, settings: Settings) -> None:
             'num_classes, or deny labels with fields={"labels": None}'
         )
     n = batches.count(batches.get(batch, fields.images))
+    for path in fields.fill:
+        _check_filled(batches.get(batch, path), path, n)
     # The tag is given to all rows later.
-    roles = {fields.images, fields.labels, *fields.targets.values(), (settings.tag,)}
+    served = {fields.images, fields.labels, *fields.targets.values(), (settings.tag,), *fields.fill, *constants}
     for path, value in batches.columns(batch, n, fields.images):
-        if path not in roles and path not in fields.fill and batches.is_column(value, n):
-            what = batches.describe_leaf(value)
-            if fields.labels is None:
-                what += " (not labels, which are class indices (N,) or probabilities (N, K))"
-            key = path[0] if len(path) == 1 else path
-            # As in (label, image), which is not guessed.
-            classes = fields.labels is None and isinstance(value, Tensor) and value.ndim == 1
-            if classes and not value.is_floating_point() and value.dtype is not torch.bool:
-                what += f"; if these are the labels, name them with fields={{'labels': {key!r}}}"
-            raise ValueError(
-                f"synthetic rows have no value for field {batches.show(path)}, {what}: "
-                f"give one with fields={{'fill': {{{key!r}: ...}}}}"
-            )
+        if n and path not in served and batches.is_column(value, n):
+            raise _unfilled(path, value, fields)
+
+
+def _check_filled(value: Any, path: batches.Path, n: int) -> None:
+    if not batches.is_column(value, n):
+        raise ValueError(
+            f"field {batches.show(path)} must have one entry for each of the {n} images to be filled in synthetic "
+            f"rows, got {batches.describe_leaf(value)}"
+        )
+    if isinstance(value, Tensor) and (value.layout is not torch.strided or value.is_nested):
+        raise ValueError(
+            f"field {batches.show(path)} must be a dense tensor to be filled in synthetic rows, got "
+            f"{value.layout}: call to_dense() in the collate_fn"
+        )
+
+
+def _unfilled(path: batches.Path, value: Any, fields: Fields) -> ValueError:
+    what = batches.describe_leaf(value)
+    if fields.labels is None:
+        what += " (not labels, which are class indices (N,) or probabilities (N, K))"
+    key = path[0] if len(path) == 1 else path
+    # As in (label, image), which is not guessed.
+    classes = fields.labels is None and isinstance(value, Tensor) and value.ndim == 1
+    if classes and not value.is_floating_point() and value.dtype is not torch.bool:
+        what += f"; if these are the labels, name them with fields={{'labels': {key!r}}}"
+    return ValueError(
+        f"synthetic rows have no value for field {batches.show(path)}, {what}: "
+        f"give one with fields={{'fill': {{{key!r}: ...}}}}"
+    )
 
 
 def check_real(images: batches.Images, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from torchaug_gen import rng
 from torchaug_gen.augment.rows import Key
 from torchaug_gen.batch import Fields
 from torchaug_gen.labels import check_labels, check_probabilities
-from torchaug_gen.loading.checking import check_fields, check_real
+from torchaug_gen.loading.checking import check_fields, check_present, check_real, constants_of
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.settings import Settings
@@ -53,6 +53,7 @@ class Source:
         self._tally = start.tally
         self._real_seen = start.real
         self._fields: Fields | None = None
+        self._constants: frozenset[batches.Path] = frozenset()
         self._cursor = start.cursor
         self._label_source: LabelSource | None = None
         # Real rows that wait for their batch: a whole inner batch when regrouped, the carried rows else. They are the
@@ -173,23 +174,34 @@ class Source:
         """Return the inner loader's next batch and its number of items, checked."""
         before = self.inner.position
         batch = next(self.inner)
-        if self._fields is None:
-            fields = batches.find_fields(batch, self._settings.fields)
-            if self._settings.mixes:
-                check_fields(batch, fields, self._settings)
-            # Only now: a consumer who goes on after the error meets it again.
-            self._fields = fields
-        images = batches.get(batch, self._fields.images)
-        batches.assert_images(images, self._fields.images)
-        n = batches.count(images)
-        # Labels of no images have whatever dtype an empty list becomes.
-        if self._fields.labels is not None and n:
-            batches.assert_labels(self._labels_of(batch), self._fields.labels, n)
-        if self._settings.mixes:
-            check_real(images, self._settings)
+        try:
+            n = self._checked(batch)
+        except ValueError as error:
+            error.args = (f"{error} (batch {self._step} of epoch {self._epoch})",)
+            raise
         if n:
             self._latest_position, self._latest_rows = before, n
         return batch, n
+
+    def _checked(self, batch: Any) -> int:
+        """Return the number of items of a batch, or raise where it cannot be mixed or transformed."""
+        first, fields = self._fields is None, self._fields or batches.find_fields(batch, self._settings.fields)
+        constants = constants_of(batch, fields) if first else self._constants
+        if not first:
+            check_present(batch, fields)
+        images = batches.get(batch, fields.images)
+        batches.assert_images(images, fields.images)
+        if self._settings.mixes:
+            check_fields(batch, fields, self._settings, constants=constants)
+        # Only now: a consumer who goes on after the error meets it again.
+        self._fields, self._constants = fields, constants
+        n = batches.count(images)
+        # Labels of no images have whatever dtype an empty list becomes.
+        if fields.labels is not None and n:
+            batches.assert_labels(self._labels_of(batch), fields.labels, n)
+        if self._settings.mixes:
+            check_real(images, self._settings)
+        return n
 
     def _plan(self, batch: Any, split: Split, *, rows: Tensor | None = None, labels: Tensor | None = None) -> Plan:
         ranks, first = self._rank.count, self._tally.synthetic * self._rank.count + self._rank.index
