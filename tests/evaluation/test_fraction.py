@@ -144,7 +144,7 @@ def test_saved_synthesizers_are_never_worse_than_none(per_class, tmp_path):
 @pytest.mark.parametrize("source", [HeldBack(), lambda _: HeldBack()], ids=("synthesizer", "function"))
 def test_training_images_validate_nothing(source):
     data, quick = real(6), {"folds": 2, "learner": replace(QUICK, steps=1)}
-    with pytest.raises(ValueError, match="validation must hold other images than data"):
+    with pytest.raises(ValueError, match="validation must hold other images than the training images"):
         choose(data, source, validation=data, **quick)
     other = real(4, start=100)
     both = torch.cat((data[0][:3], other[0])), torch.cat((data[1][:3], other[1]))

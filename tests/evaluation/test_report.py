@@ -14,6 +14,7 @@ from PIL import Image
 from torchaug_gen import NoiseSynthesizer, Synthesizer, rng
 from torchaug_gen.cli import main
 from torchaug_gen.evaluation.evaluate import evaluate
+from torchaug_gen.evaluation.learner import LearnerConfig
 from torchaug_gen.evaluation.report_page import strip
 from torchaug_gen.synthesis.training.data import TrainingImages
 
@@ -23,6 +24,7 @@ HEADINGS = [
     "Distances",
     "Artefacts",
     "Copies of training images",
+    "Usefulness",
     "Real and synthetic images",
     "Spectra",
     "Training",
@@ -161,6 +163,27 @@ def test_names_are_text_and_not_html(honest):
     assert "a &amp; b {{ 7 * 7 }}" in page
     renamed = replace(honest, run="<b>run</b>", notes=("<i>note</i>",), data="<u>data</u>")
     assert not {"b", "i", "u"} & set(Headings(renamed.to_html()).tags)
+
+
+def test_usefulness_is_measured_where_it_is_asked_for(honest, tmp_path):
+    """Images of the wrong classes look real, one by one, and teach nothing."""
+
+    class Mixed(Blobs):
+        def draw(self, labels, **options):
+            return super().draw(labels * 0, **options)
+
+    learner = LearnerConfig(steps=20, width=8)
+    sides = {"heldout": real(60, seed=1), "features": "dct", "n": 45, "usefulness": learner}
+    reports = [evaluate(synthesizer, real(), **sides) for synthesizer in (Blobs(), Mixed())]
+    found = [next(f for f in report.findings if f.name == "Usefulness") for report in reports]
+    assert [finding.level for finding in found] == ["good", "bad"]
+    page = reports[0].to_html()
+    assert found[0].sentence in page and "Taking synthetic images for real ones" in page
+    assert "&lt;script&gt;" in page.split("<h2>Usefulness</h2>")[1].split("<h2>")[0]
+    assert json.loads(reports[0].to_json())["usefulness"]["images"] == 45
+    assert not any(f.name == "Usefulness" for f in honest.findings) and "evaluate --usefulness" in honest.to_html()
+    alone = evaluate(Blobs(), real(30), features="dct", n=30, usefulness=learner)
+    assert alone.unmeasured["usefulness"] == alone.unmeasured["memorisation"]
 
 
 def test_same_seed_same_report():

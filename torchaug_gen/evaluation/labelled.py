@@ -51,7 +51,13 @@ class Split(NamedTuple):
 
 
 def read_labelled(
-    data: Any, validation: Any, synthesizer: Any, *, image_size: tuple[int, int] | None = None, seed: int = 0
+    data: Any,
+    validation: Any,
+    synthesizer: Any,
+    *,
+    image_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    called: str = "validation",
 ) -> tuple[LabelledImages, LabelledImages | None]:
     """Read training and validation images; where there is a synthesizer, in its size and in the order of its classes.
 
@@ -63,6 +69,7 @@ def read_labelled(
         synthesizer: one, or a function that makes one.
         image_size: ``(H, W)`` that images are resized to; ``None`` is the synthesizer's own, or keeps them.
         seed: for datasets with random transforms.
+        called: what the caller's user calls the other images.
 
     Raises:
         ValueError: trees of training and test images together, images without labels, of one class, of other classes
@@ -86,15 +93,16 @@ def read_labelled(
     else:
         train = read_images(as_dataset(data), image_size=image_size, seed=seed)
         held = None if validation is None else read_images(as_dataset(validation), image_size=image_size, seed=seed)
-    known = _labelled(train, "data")
-    other = None if held is None else _labelled(held, "validation")
+    # Of two sides of which one has no labels, ``read_sides`` takes them from both.
+    known = _labelled(train, "data" if held is None else f"data and {called}")
+    other = None if held is None else _labelled(held, called)
     if other is not None:
         other = other.take(~find_twins(other.images, known.images))
     if validation is not None and not other:
-        raise ValueError("validation must hold other images than data, but all of its images are among them")
+        raise ValueError(f"{called} must hold other images than the training images, but all of its are among them")
     if other is not None and (other.classes, other.images.shape[1:]) != (known.classes, known.images.shape[1:]):
         raise ValueError(
-            f"validation images must have the training images' classes and shape, {_told(known)}, got {_told(other)}"
+            f"{called} images must have the training images' classes and shape, {_told(known)}, got {_told(other)}"
         )
     return known, other
 

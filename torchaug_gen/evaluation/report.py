@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from torchaug_gen.evaluation.artefacts import Artefacts
+from torchaug_gen.evaluation.classification_score import ClassificationScore
 from torchaug_gen.evaluation.curves import Curves
 from torchaug_gen.evaluation.distance_result import Distances
 from torchaug_gen.evaluation.findings import Finding, headline, judge
@@ -51,6 +52,7 @@ class Report:
         baseline: of other real images from the same ones: what synthetic images could reach at best, or ``None``.
         artefacts: what was found, or ``None``.
         memorisation: by feature space; empty where nothing was measured.
+        usefulness: what classifiers learn from synthetic images alone, or ``None``.
         spectra: of both, or ``None``.
         curves: of the training, or ``None``.
         unmeasured: why a part is missing, by its name.
@@ -68,6 +70,7 @@ class Report:
     baseline: Distances | None
     artefacts: Artefacts | None
     memorisation: Mapping[str, Memorisation]
+    usefulness: ClassificationScore | None
     spectra: Spectra | None
     curves: Curves | None
     unmeasured: Mapping[str, str]
@@ -82,6 +85,7 @@ class Report:
             artefacts=self.artefacts,
             memorisation=self.memorisation,
             curves=self.curves,
+            usefulness=self.usefulness,
             unmeasured=self.unmeasured,
         )
 
@@ -112,6 +116,7 @@ class Report:
         ``baseline``            the same of other real images in their place, or ``null``
         ``artefacts``           :meth:`Artefacts.as_json`, or ``null``; ``worst`` are positions at ``settings.seed``
         ``memorisation``        by feature space :meth:`Memorisation.as_json`; empty where not measured
+        ``usefulness``          :meth:`ClassificationScore.as_json`, or ``null``
         ``spectra``             ``real`` and ``synthetic``, nats at frequencies from 0 to Nyquist, or ``null``
         ``history``             ``steps``, ``seconds``, ``last`` losses, ``rollbacks`` ``[step, reason]``, or ``null``
         ``unmeasured``          by part why it is ``null`` or empty
@@ -133,6 +138,7 @@ class Report:
             "baseline": None if self.baseline is None else self.baseline.as_json(),
             "artefacts": None if self.artefacts is None else self.artefacts.as_json(),
             "memorisation": {space: result.as_json() for space, result in self.memorisation.items()},
+            "usefulness": None if self.usefulness is None else self.usefulness.as_json(),
             "spectra": {name: side.tolist() for name, side in sides.items()} or None,
             "history": None if self.curves is None else self.curves.as_json(),
             "unmeasured": dict(self.unmeasured),
