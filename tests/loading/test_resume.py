@@ -20,6 +20,7 @@ from torch.utils.data import (
     Sampler,
     Subset,
     WeightedRandomSampler,
+    default_collate,
     get_worker_info,
 )
 
@@ -168,6 +169,8 @@ STREAMS |= {
     "stateful map": lambda **o: stateful(Draws(23), shuffle=True, generator=torch.Generator(), **o),
 }
 LOADERS = MAP_STYLE | STREAMS
+# What can only be read again up to a position.
+REPEATED = {"unknown": lambda **o: DataLoader(CodedStream(), 4, **o)}
 
 
 def warm_up(epoch, step):
@@ -232,6 +235,58 @@ def test_at_every_prefetch(mixing, prefetch, every):
 
     check(make, every)
     assert same(list(make(1)), list(make()))
+
+
+class Spoilt:
+    """A ``collate_fn`` that raises for the batches with some items."""
+
+    def __init__(self, *items):
+        self.items = set(items)
+
+    def __call__(self, items):
+        if self.items & set(real_ids([picture for picture, _ in items])):
+            raise ZeroDivisionError("by design")
+        return default_collate(items)
+
+
+def with_errors(loader):
+    """Return the batches of a pass, ``None`` for each that raised, and the state behind each, as text."""
+    running, batches, states = iter(loader), [], []
+    while True:
+        try:
+            batches.append(next(running))
+        except ZeroDivisionError:
+            batches.append(None)
+        except StopIteration:
+            return batches, states
+        states.append(json.dumps(loader.state_dict()))
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be positioned")
+@pytest.mark.usefixtures("untouched_rng")
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("mixing", WAYS)
+@pytest.mark.parametrize("name", ["shuffle", "seek", "seek uneven", "state", "unknown"])
+def test_behind_a_batch_that_was_lost(name, mixing, prefetch):
+    behind_errors(name, mixing, prefetch)
+
+
+@pytest.mark.parametrize(("name", "mixing"), [("seek", "extend"), ("seek uneven", "rebatch"), ("state", "replace")])
+def test_behind_a_batch_that_a_worker_lost(name, mixing):
+    behind_errors(name, mixing, 2, num_workers=2)
+
+
+def behind_errors(name, mixing, prefetch, **options):
+    lost = Spoilt(1, 8, 17)
+    make = lambda: mixed((LOADERS | REPEATED)[name](collate_fn=lost, **options), 0.3, mixing=mixing, prefetch=prefetch)  # noqa: E731
+    batches, states = with_errors(make())
+    assert None in batches and None in batches[:-2]
+    for done, (batch, state) in enumerate(zip(batches, states, strict=True), 1):
+        # Directly behind an error, the place is that behind the batch before it: the lost one is tried again.
+        if batch is not None:
+            other = make()
+            other.load_state_dict(json.loads(state))
+            assert same(with_errors(other)[0], batches[done:]), done
 
 
 @pytest.mark.parametrize("labels", ["balance", [1.0, 2.0, 3.0, 0.0, 1.0], lambda real, positions: positions % CLASSES])

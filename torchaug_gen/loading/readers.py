@@ -4,7 +4,6 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -209,7 +208,7 @@ class RepeatingReader(Reader):
                     RuntimeWarning,
                     stacklevel=2,
                 )
-            next(islice(raw, position - 1, None), None)
+            _skip(raw, position)
         return Reading(raw, position or 0)
 
     @property
@@ -229,6 +228,18 @@ def reader_of(loader: Any, *, seed: int, regroup: order.Regroup | None, rank: Sh
     if callable(getattr(loader.dataset, "seek", None)) or is_stateful(loader.dataset):
         return StreamReader(loader, seed=seed, regroup=None, rank=rank)
     return RepeatingReader(loader, TwinReader(loader, seed=seed, regroup=None, rank=rank))
+
+
+def _skip(raw: Iterator[Any], batches: int) -> None:
+    """Read batches and throw them away, as far as there are any."""
+    for _ in range(batches):
+        try:
+            next(raw)
+        except StopIteration:
+            return
+        except Exception:
+            # It was raised when the pass came here first, and had its place as a batch.
+            continue
 
 
 def _name(loader: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch._utils import ExceptionWrapper
 from torch.utils.data import get_worker_info
 
 from torchaug_gen.loading import codec
@@ -21,13 +22,14 @@ from torchaug_gen.loading.reading import Reading
 
 
 class Marked(NamedTuple):
-    """A batch as a worker sends it."""
+    """A batch as a worker sends it, or what was raised in making it of its items."""
 
     worker: int
     items: int
     ended: bool
     state: str
     batch: Any
+    error: Exception | ExceptionWrapper | None
 
 
 class Start:
@@ -93,7 +95,7 @@ class Marking:
         self._inner, self._batch_size, self._dataset = inner, batch_size, dataset
 
     def __call__(self, items: Any) -> Marked:
-        """Return the batch of these items, marked."""
+        """Return the batch of these items, marked; an error too, since the items are gone and have to be counted."""
         info = get_worker_info()
         dataset: Any = self._dataset if info is None else info.dataset
         # As text, it stays what it was at this batch, and travels unchanged.
@@ -101,7 +103,19 @@ class Marking:
         count = 1 if self._batch_size is None else len(items)
         # Behind a short batch the data set's iterator has ended, and may have put its state back to a start.
         ended = bool(state) and self._batch_size is not None and count < self._batch_size
-        return Marked(0 if info is None else info.id, count, ended, state, self._inner(items))
+        batch, error = self._made(items, None if info is None else info.id)
+        return Marked(0 if info is None else info.id, count, ended, state, batch, error)
+
+    def _made(self, items: Any, worker: int | None) -> tuple[Any, Exception | ExceptionWrapper | None]:
+        try:
+            return self._inner(items), None
+        except StopIteration:
+            # To torch it is the end of the stream.
+            raise
+        except Exception as error:
+            # From a worker it comes as torch sends errors, with the text of its traceback.
+            where = f"in DataLoader worker process {worker}"
+            return None, error if worker is None else ExceptionWrapper(where=where)
 
 
 def state_text(dataset: Any) -> str:
@@ -142,6 +156,10 @@ class StreamReading(Reading):
         self._states[batch.worker] = batch.state
         self._turn = (batch.worker + 1) % len(self._items)
         self.position = self._position()
+        if isinstance(batch.error, ExceptionWrapper):
+            batch.error.reraise()
+        elif batch.error is not None:
+            raise batch.error
         return batch.batch
 
     def _position(self) -> dict[str, Any]:
