@@ -90,6 +90,10 @@ def test_shards_are_written_into_others_as_they_are(data, tmp_path, capsys):
     capsys.readouterr()
     assert shards("write", tmp_path / "a", tmp_path / "d", "--format", "jpg") == 2
     assert "are for folders of images" in capsys.readouterr().err
+    # They keep their order, which no seed decides.
+    assert shards("write", tmp_path / "a", tmp_path / "d", "--seed", 0) == 2
+    assert "in their order: --format, --short-side and --seed are for folders" in capsys.readouterr().err
+    assert shards("write", tmp_path / "a", tmp_path / "d", "--in-order") == 0
     assert shards("write", tmp_path / "a", tmp_path / "a", "--resume") == 2
     assert "another folder" in capsys.readouterr().err
 
@@ -122,6 +126,28 @@ def test_odd_files_become_what_readers_know_and_damaged_ones_are_named_or_skippe
     with pytest.warns(RuntimeWarning, match="skipped 2 items"):
         assert shards("write", tmp_path / "data", tmp_path / "b", "--skip-damaged") == 0
     assert "7 samples in 1 shard in" in capsys.readouterr().out
+
+
+def test_gifs_are_images_and_what_is_left_out_is_said(tmp_path, capsys):
+    write_tree(tmp_path / "data", n=1)
+    pixels = torch.arange(80, dtype=torch.uint8).reshape(8, 10).numpy()
+    first = Image.fromarray(pixels)
+    first.save(tmp_path / "data" / "cat" / "two.GIF", save_all=True, append_images=[Image.fromarray(pixels + 1)])
+    assert shards("write", tmp_path / "data", tmp_path / "a", "--in-order") == 0
+    assert capsys.readouterr() == (f"3 samples in 1 shard in {tmp_path / 'a'}\n", "")
+    found = dict(ShardStream(tmp_path / "a", fields=("__key__", "gif;png"), on_error="raise"))
+    assert found["cat/two"].equal(torch.from_numpy(pixels).expand(3, -1, -1))
+    (tmp_path / "data" / "stray.png").write_bytes(b"")
+    (tmp_path / "data" / "dog" / "photograph.heic").write_bytes(b"")
+    (tmp_path / "data" / "dog" / ".hidden").write_bytes(b"")
+    assert shards("write", tmp_path / "data", tmp_path / "b", "--in-order") == 0
+    said = capsys.readouterr()
+    first = tmp_path / "data" / "stray.png"
+    assert said.err == f"files left out, because they are no images of a class: 2, first {first}\n"
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    (tmp_path / "data" / "cow").mkdir()
+    assert shards("write", tmp_path / "data", tmp_path / "c") == 2
+    assert "for the classes cow. Images end in .jpg, " in capsys.readouterr().err
 
 
 def test_an_interrupted_write_goes_on(data, tmp_path, capsys, monkeypatch):

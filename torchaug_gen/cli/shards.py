@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ def _add_write(kinds: Commands) -> None:
         "write",
         help="write images as tar shards, with their index",
         description=(
-            "Write the images of DATA, one subfolder per class, or the samples of the shards in DATA, as shards into "
-            "the folder OUT, in a random order. A run that was interrupted goes on with --resume."
+            "Write the images of DATA, one subfolder per class, as shards into the folder OUT, in a random order; or "
+            "the samples of the shards in DATA, in the order that they have. A run that was interrupted goes on with "
+            "--resume."
         ),
     )
     option = parser.add_argument
@@ -45,7 +47,7 @@ def _add_write(kinds: Commands) -> None:
     option("--quality", metavar="N", type=int, default=95, help="of jpg and webp, 1 to 100 (default: %(default)s)")
     option("--short-side", metavar="N", type=int, help="shrink larger images to N pixels at their shorter side")
     option("--in-order", action="store_true", help="keep the order of classes and files")
-    option("--seed", metavar="N", type=int, default=0, help="decides the order (default: %(default)s)")
+    option("--seed", metavar="N", type=int, help="decides the random order (default: 0)")
     option("--skip-damaged", action="store_true", help="leave out images that cannot be read, and say how many")
     option("--resume", action="store_true", help="go on with the same run, which was interrupted")
     parser.set_defaults(command=_write)
@@ -108,14 +110,15 @@ def _write(arguments: argparse.Namespace) -> int:
     data, out, nbytes = Path(arguments.data), Path(arguments.out), arguments.max_shard_mib
     kept = arguments.format == "keep"
     if any(data.glob("*.tar")):
-        if not kept or arguments.short_side is not None:
+        if not kept or arguments.short_side is not None or arguments.seed is not None:
             raise ValueError(
-                f"{data} holds shards, whose samples are written as they are: --format and --short-side "
-                "are for folders of images"
+                f"{data} holds shards, whose samples are written as they are, in their order: --format, --short-side "
+                "and --seed are for folders of images"
             )
         items: Any = TarSamples(data)
     else:
         items = ImageFiles(data, image_format=None if kept else arguments.format, short_side=arguments.short_side)
+        _say_left_out(items.left_out)
     if out.resolve() == data.resolve():
         raise ValueError(f"OUT must be another folder than DATA, got {out} for both")
     shuffle = not arguments.in_order and isinstance(items, ImageFiles)
@@ -128,13 +131,18 @@ def _write(arguments: argparse.Namespace) -> int:
         quality=arguments.quality,
         classes=items.classes,
         shuffle=shuffle,
-        seed=arguments.seed,
+        seed=arguments.seed or 0,
         workers=arguments.workers,
         on_error="skip" if arguments.skip_damaged else "raise",
         resume=arguments.resume,
     )
     print(f"{_count(out)} samples in {_shards(len(paths))} in {out}")
     return 0
+
+
+def _say_left_out(files: Sequence[Path]) -> None:
+    if files:
+        print(f"files left out, because they are no images of a class: {len(files)}, first {files[0]}", file=sys.stderr)
 
 
 def _index(arguments: argparse.Namespace) -> int:

@@ -24,8 +24,9 @@ _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 class ImageFiles(Dataset[dict[str, Any]]):
     """The images below a folder, a subfolder for each class, as mappings of ``__key__``, image and ``cls``.
 
-    Files that readers of shards can decode stay as they are, to the byte; each is decoded once, so that a damaged one
-    is found here. Those of other kinds, such as BMP, become PNG. Keys are the files' names without their endings.
+    Images are told by their endings, those of ``ImageFolder`` and ``.gif``. Files that readers of shards can decode stay
+    as they are, to the byte; each is decoded once, so that a damaged one is found here. Those of other kinds, such as
+    BMP, become PNG. Keys are the files' names without their endings.
 
     Args:
         folder: of the subfolders.
@@ -34,6 +35,7 @@ class ImageFiles(Dataset[dict[str, Any]]):
 
     Attributes:
         classes: the names of the subfolders, sorted.
+        left_out: the other files, but for hidden ones.
 
     Raises:
         FileNotFoundError: no folder, no subfolder, or one without an image.
@@ -42,6 +44,7 @@ class ImageFiles(Dataset[dict[str, Any]]):
 
     def __init__(self, folder: Path, *, image_format: str | None = None, short_side: int | None = None) -> None:
         from torchvision.datasets import ImageFolder
+        from torchvision.datasets.folder import IMG_EXTENSIONS
 
         if short_side is not None and short_side < 1:
             raise ValueError(f"short_side must be at least 1, got {short_side}")
@@ -50,7 +53,19 @@ class ImageFiles(Dataset[dict[str, Any]]):
         trees = [name for name in _TREES if _holds_folders(folder / name)]
         if trees:
             raise ValueError(f"{folder} holds {' and '.join(trees)}, which are no classes: write {folder / trees[0]}")
-        found = ImageFolder(str(folder))
+        self.left_out = sorted(path for path in folder.iterdir() if path.is_file() and not _is_hidden(path))
+        endings = (*IMG_EXTENSIONS, ".gif")
+
+        def is_image(path: str) -> bool:
+            image = path.lower().endswith(endings)
+            if not image and not _is_hidden(Path(path)):
+                self.left_out.append(Path(path))
+            return image
+
+        try:
+            found = ImageFolder(str(folder), is_valid_file=is_image)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{str(error).rstrip()} Images end in {', '.join(endings)}") from error
         self.classes = tuple(found.classes)
         self._files = [(Path(path), label) for path, label in found.samples]
         self._folder, self._image_format, self._short_side = folder, image_format, short_side
@@ -126,6 +141,10 @@ def _shrunk(image: "Image.Image", short_side: int) -> "Image.Image":
     # Indexed colours cannot be mixed.
     full = image.convert("RGB") if image.mode in ("P", "PA") else image
     return full.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
 
 
 def _holds_folders(folder: Path) -> bool:
