@@ -24,9 +24,9 @@ _EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 class ImageFiles(Dataset[dict[str, Any]]):
     """The images below a folder, a subfolder for each class, as mappings of ``__key__``, image and ``cls``.
 
-    Images are told by their endings, those of ``ImageFolder`` and ``.gif``. Files that readers of shards can decode stay
-    as they are, to the byte; each is decoded once, so that a damaged one is found here. Those of other kinds, such as
-    BMP, become PNG. Keys are the files' names without their endings.
+    Images are told by their endings, those of ``ImageFolder`` and ``.gif``. Files that readers of shards can decode
+    stay as they are, to the byte; each is decoded once, so that a damaged one is found here. Those of other kinds, such
+    as BMP, become PNG. Keys are the files' names without their endings.
 
     Args:
         folder: of the subfolders.
