@@ -428,6 +428,51 @@ def test_a_shard_that_vanishes_is_counted_once_with_an_index_too(tmp_path):
     assert stream.stats == stats(read=1)
 
 
+@pytest.mark.parametrize("index", ["auto", None])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_of_nothing_is_an_error(tmp_path, index, workers):
+    paths = make_shards(tmp_path, [2] * 5, index=True)
+    stream = ShardStream(tmp_path, fields=("png", "cls"), shuffle=0, index=index)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=str)
+    for path in paths:
+        path.rename(path.with_suffix(".gone"))
+    with pytest.raises(ValueError, match=r"nothing of the epoch could be delivered.*No such file"):
+        list(loader)
+    # One shard that is left is enough, whoever of the workers has it.
+    paths[3].with_suffix(".gone").rename(paths[3])
+    assert len(list(loader)) == 2
+    assert stream.stats == stats(read=9 if index is None or not workers else 18)
+
+
+@pytest.mark.parametrize("index", ["auto", None])
+def test_workers_without_a_share_are_no_error(tmp_path, index):
+    make_shards(tmp_path, [1], index=True)
+    loader = DataLoader(strict(tmp_path, index=index), batch_size=None, num_workers=2, collate_fn=list)
+    assert [len(list(loader)) for _ in range(2)] == [1, 1]
+
+
+def test_all_workers_in_all_epochs_warn_once(tmp_path, monkeypatch):
+    shards, told = tmp_path / "shards", tmp_path / "told"
+    (path,) = make_shards(shards, [12], index=True)
+    content = bytearray(path.read_bytes())
+    # One of the first worker's share, and one of the second's.
+    for label in (0, 11):
+        content[content.index(f"{label:06d}.cls".encode()) + 512] ^= 1
+    path.write_bytes(content)
+
+    def show(message, *_):
+        with told.open("a") as file:
+            file.write(f"{message}\n")
+
+    loader = DataLoader(ShardStream(shards, shuffle=0, fields=("cls",)), 1, num_workers=2)
+    with warnings.catch_warnings(), monkeypatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(warnings, "showwarning", show)
+        for _ in range(3):
+            assert len(list(loader)) == 10
+    assert told.read_text().count("skipped shard") == 1
+
+
 def test_an_indexed_shard_cut_short_is_counted_once(tmp_path):
     paths = make_shards(tmp_path, [6, 4], index=True)
     stream = ShardStream(tmp_path, fields=FIELDS, shuffle=0)

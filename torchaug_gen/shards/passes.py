@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from torchaug_gen.shards.urls import scheme, shown
 _CHUNK = 1024
 # A round trip to an object store takes 10 to 50 ms, and a sample is decoded in 1 to 5.
 _THREADS, _AHEAD = 8, 32
+# Samples that are read in search of a whole one.
+_MOST_STAND_INS = 1000
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ class ShardPass(ABC):
     @abstractmethod
     def samples(self, taken: int) -> Iterator[Sample[bytes] | None]:
         """Yield what comes behind the first ``taken`` samples; ``None`` in the place of one that could not be read."""
+
+    def stand_ins(self, taken: int) -> Iterator[Sample[bytes]]:
+        """Yield samples that may come in the place of the one behind the first ``taken``; none where there is no index.
+
+        Which they are does not depend on the number of workers and ranks, nor on where the pass began.
+        """
+        yield from ()
 
 
 class IndexedPass(ShardPass):
@@ -79,18 +89,18 @@ class IndexedPass(ShardPass):
         cache: ShardCache | None,
         faults: Faults,
     ) -> None:
-        self._catalogue, self._wanted, self._cache, self._faults = catalogue, wanted, cache, faults
+        self._catalogue, self._faults = catalogue, faults
         self._order = GlobalOrder(catalogue.counts, window=shuffling.window, seed=shuffling.seed, epoch=shuffling.epoch)
         self._consumer, self._remainder = consumer, remainder
         self._deal = Deal(consumer.rank.count, consumer.worker.count, batch_size)
         self._left = remainder.count(len(self._order))
         self._total = shared_total(self._left, consumer.rank.count, even)
+        self._reader = SpanReader(catalogue, wanted, cache)
         self._lost: set[int] = set()
 
     def samples(self, taken: int) -> Iterator[Sample[bytes] | None]:
         """Yield what comes behind the first ``taken`` samples; nothing before is read."""
-        read = SpanReader(self._catalogue, self._wanted, self._cache).read
-        places = self._places(taken)
+        read, places = self._reader.read, self._places(taken)
         if not any(scheme(url) for url in self._catalogue.urls):
             for place in places:
                 yield None if place.shard in self._lost else self._checked(place, partial(read, place))
@@ -98,15 +108,32 @@ class IndexedPass(ShardPass):
         for place, result in read_ahead(read, places, threads=_THREADS, depth=_AHEAD):
             yield None if place.shard in self._lost else self._checked(place, result)
 
+    def stand_ins(self, taken: int) -> Iterator[Sample[bytes]]:
+        """Yield samples from before that one in the epoch's order."""
+        length = len(self._order)
+        (position,) = self._positions(taken, 1).tolist()
+        # Twice as far each time: a run of damaged samples is soon left, and each of them gets another stand-in, from
+        # shards that are read at this time anyway. Then any.
+        steps = chain((1 << power for power in range(length.bit_length())), range(1, length))
+        for step in islice(steps, _MOST_STAND_INS):
+            (place,) = self._order.places(np.array([(position - step) % length]))
+            if place.shard not in self._lost:
+                with suppress(OSError, ChecksumError):
+                    yield self._reader.read(place)
+
     def _places(self, taken: int) -> Iterator[Place]:
-        rank, worker = self._consumer.rank.index, self._consumer.worker.index
         for begin in count(taken, _CHUNK):
-            places = self._deal.places(rank, worker, np.arange(begin, begin + _CHUNK, dtype=np.int64))
-            inside = places[places < self._total]
-            # Places behind the last sample are filled up with the first ones.
-            yield from self._order.places(self._remainder.at(inside % max(self._left, 1)))
-            if len(inside) < _CHUNK:
+            positions = self._positions(begin, _CHUNK)
+            yield from self._order.places(positions)
+            if len(positions) < _CHUNK:
                 return
+
+    def _positions(self, taken: int, most: int) -> np.ndarray:
+        """Return the positions in the epoch's order of the next samples of this share."""
+        rank, worker = self._consumer.rank.index, self._consumer.worker.index
+        places = self._deal.places(rank, worker, np.arange(taken, taken + most, dtype=np.int64))
+        # Places behind the last sample are filled up with the first ones.
+        return self._remainder.at(places[places < self._total] % max(self._left, 1))
 
     def _checked(self, place: Place, read: Callable[[], Sample[bytes]]) -> Sample[bytes] | None:
         where = f"shard {shown(self._catalogue.urls[place.shard])}"

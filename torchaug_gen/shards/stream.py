@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -51,9 +52,10 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
         fields: file extensions; ``"jpg;png"`` takes the first that a sample holds.
         shuffle: how many samples wait to be drawn from; 0 keeps the order of shards and samples.
         seed: 0 ≤ seed < 2⁶⁴.
-        on_error: ``"raise"``, or ``"skip"``: count what is damaged in :attr:`stats` and warn once in each process.
-        even: where the ranks' shares differ: ``"pad"`` repeats the epoch's first samples, ``"drop"`` leaves out its
-            last, so that all ranks get the same number; ``None`` does neither. Needs an index.
+        on_error: ``"raise"``, or ``"skip"``: count what is damaged in :attr:`stats` and warn once.
+        even: makes all ranks deliver the same number of samples, ``None`` does not. Where their shares differ,
+            ``"pad"`` repeats the epoch's first samples, and ``"drop"`` leaves out its last; where a damaged sample is
+            skipped, another one, from shortly before it in the epoch's order, comes in its place. Needs an index.
         batch_size: the DataLoader's, per rank.
         index: ``"auto"`` for the ``index.jsonl`` in the shards' folders, the path or URL of another, or ``None`` to
             read without.
@@ -65,7 +67,8 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
 
     Raises:
         ValueError: no shard, an unknown URL scheme, a pickled field, an option out of range, an index that does not
-            fit; while iterating with ``on_error="raise"``, a damaged shard or sample, named with its shard and key.
+            fit; while iterating, a damaged shard or sample, named with its shard and key, or, with
+            ``on_error="skip"``, too many of them in a row, or an epoch in which nothing else came.
         FileNotFoundError: a path, glob or folder without a shard.
         OSError: an index that cannot be read.
 
@@ -159,7 +162,8 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
         ``read``: shards that could not be opened or read on, once for each worker that needed them. ``tar``: damaged
         archives; what precedes the damage is delivered. ``checksum``: samples whose bytes are not those that were
         indexed. ``repeated``: samples with one field twice. ``missing``: samples without a field. ``image``,
-        ``label``, ``data``: samples with a file that could not be decoded, or a label without a class.
+        ``label``, ``data``: samples with a file that could not be decoded, or a label without a class. ``replaced``:
+        samples that came in the place of a damaged one, with ``even``.
         """
         return self._faults.counts
 
@@ -279,13 +283,21 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
             self._epoch.set(progress.epoch)
 
     def _items(self, running: Progress) -> Iterator[tuple[Any, ...]]:
-        for sample in self._pass(running).samples(running.taken):
+        whole, delivered, met = not running.taken and running.remainder == Remainder(), 0, self._faults.begin()
+        this_pass = self._pass(running)
+        for sample in this_pass.samples(running.taken):
             # A damaged sample keeps its position.
-            running.taken += 1
+            position, running.taken = running.taken, running.taken + 1
             item = None if sample is None else self._item(sample)
             if item is not None:
                 self._faults.delivered()
+            elif self._even is not None:
+                item = self._stand_in(this_pass.stand_ins(position))
+            if item is not None:
+                delivered += 1
                 yield item
+        if whole:
+            self._faults.end(delivered, met)
         # A process on its own goes on with the next epoch, of which the state of a worker knows nothing.
         running.finished = get_worker_info() is None
 
@@ -315,6 +327,15 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
         except UndecodableError as error:
             self._faults.report(error.kind, f"shard {sample.url}, sample {sample.key!r}", error)
             return None
+
+    def _stand_in(self, samples: Iterator[Sample[bytes]]) -> tuple[Any, ...]:
+        """Return the first item that can be made of these samples; their faults are counted at their own positions."""
+        for sample in samples:
+            with suppress(UndecodableError):
+                item = item_of(sample, self._fields, self.classes)
+                self._faults.replaced()
+                return item
+        raise ValueError(f"even={self._even!r}: no whole sample was found to come in the place of a damaged one")
 
     def _length(self) -> int:
         return 0 if self._catalogue is None else sum(self._catalogue.counts)
