@@ -38,6 +38,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         faults.log.append((self.path, self.headers.get("Range"), self.headers.get("Authorization")))
         if not path.is_file():
             return self._status(404)
+        if faults.rules.get(f"503 for {name}"):
+            return self._status(503)
         if name.endswith(".tar"):
             for status in (500, 503, 429, 403):
                 if faults.due(str(status)):
@@ -45,6 +47,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if faults.due("hang up"):
                 self.close_connection = True
                 return self.connection.shutdown(socket.SHUT_RDWR)
+        if name.endswith(".tar"):
+            time.sleep(faults.rules.get("silent", 0))
+            time.sleep(faults.rules.get("silent", 0))
         content, status, headers = path.read_bytes(), 200, {"ETag": '"1"'}
         begin, end = 0, len(content)
         if (asked := self.headers.get("Range")) and not faults.rules.get("no ranges"):
@@ -59,7 +64,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for header, value in {**headers, "Content-Length": str(claimed)}.items():
             self.send_header(header, value)
-        self.end_headers()
+        try:
+            self.end_headers()
+        except OSError:
+            self.close_connection = True
+            return
         if spoilt and faults.due("cut"):
             part = part[: len(part) // 2]
             claimed = None

@@ -1,6 +1,7 @@
 """Shards from a real server on the loopback, which fails in many ways."""
 
 import re
+import signal
 import threading
 import time
 
@@ -157,18 +158,72 @@ def test_states_go_on_over_a_network_without_reading_what_came_before(server):
     assert len(faults.log) == 2
 
 
+def readers():
+    return [thread for thread in threading.enumerate() if thread.name == "torchaug_gen shards"]
+
+
+def seconds_to_end():
+    """How long the threads that read ahead go on."""
+    start = time.monotonic()
+    while readers() and time.monotonic() < start + 5:
+        time.sleep(0.01)
+    return time.monotonic() - start
+
+
 def test_workers_and_early_ends_leave_no_thread(server):
     url, _ = server
     loader = DataLoader(stream(url, batch_size=2), batch_size=2, num_workers=2, collate_fn=list)
     assert sorted(labels_of(item for batch in loader for item in batch)) == list(range(TOTAL))
     items = iter(stream(url))
     next(items)
-    assert any(thread.name == "torchaug_gen shards" for thread in threading.enumerate())
+    assert readers()
     items.close()
-    deadline = time.monotonic() + 2
-    while any(thread.name == "torchaug_gen shards" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert seconds_to_end() < 2
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("way", ["parts", "cache"])
+@pytest.mark.parametrize("how", ["slow", "silent", "503"])
+def test_threads_end_with_their_consumer_however_slow_the_server(server, tmp_path, monkeypatch, way, how):
+    def interrupt(*_):
+        raise Interrupted
+
+    url, faults = server
+    monkeypatch.setattr("torchaug_gen.shards.web.BACKOFF_S", 20.0)
+    items = iter(stream(url, **WAYS[way](tmp_path)))
+    # Pieces of an answer, an answer, or tries come once in 20 s.
+    faults.rules[how] = 20.0
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(Interrupted) as kept:
+            next(items)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    # Who keeps the error keeps no thread.
+    assert seconds_to_end() < 2 and kept.tb
+    assert not list((tmp_path / "cache").glob("*.partial")) and not list((tmp_path / "cache").glob("*.tar"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_dead_shard_costs_its_tries_once(tmp_path, monkeypatch, way):
+    monkeypatch.setattr("torchaug_gen.shards.web.BACKOFF_S", 0.02)
+    make_shards(tmp_path / "served", [60, 4], index=True)
+    with serving(tmp_path / "served") as (url, faults):
+        made = ShardStream(f"{url}/{{000..001}}.tar", fields=FIELDS, shuffle=0, **WAYS[way](tmp_path))
+        faults.log.clear()
+        faults.rules["503 for 000.tar"] = True
+        start = time.monotonic()
+        with pytest.warns(RuntimeWarning, match="HTTP status 503"):
+            assert labels_of(made) == [60, 61, 62, 63]
+        took = time.monotonic() - start
+        tries = sum(path == "/000.tar" for path, *_ in faults.log)
+    assert made.stats["read"] == 1
+    # Eight threads read parts at the same time, all others open the shard one by one.
+    assert tries <= 5 * (8 if way == "parts" else 1) and took < 5
 
 
 def test_the_order_is_that_of_the_same_shards_on_a_disk(server, tmp_path):

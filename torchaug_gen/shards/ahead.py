@@ -2,10 +2,11 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
+
+from torchaug_gen.shards.stopping import Stop
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -39,8 +40,10 @@ class Promise(Generic[Out]):
 
 def read_ahead(
     read: Callable[[In], Out], wanted: Iterable[In], *, threads: int, depth: int
-) -> Iterator[tuple[In, Callable[[], Out]]]:
+) -> Generator[tuple[In, Callable[[], Out]], None, None]:
     """Yield each of ``wanted`` with a function that returns what ``read`` makes of it, in order.
+
+    The threads end with the generator, within a moment where it is closed early.
 
     Args:
         read: is called in several threads at a time.
@@ -49,16 +52,18 @@ def read_ahead(
         depth: how many reads are under way or done at most, before they are asked for.
     """
     queue: SimpleQueue[Promise[Out] | None] = SimpleQueue()
+    stop = Stop()
 
     def work() -> None:
-        while (promise := queue.get()) is not None:
+        stop.heed()
+        while (promise := queue.get()) is not None and not stop.is_set():
             promise.fulfil()
 
     # Daemons: a process that ends does not wait for a server that does not answer.
     for _ in range(threads):
         threading.Thread(target=work, daemon=True, name="torchaug_gen shards").start()
     waiting: deque[tuple[In, Promise[Out]]] = deque()
-    with closing(_Ended(queue, threads)):
+    try:
         for one in wanted:
             promise = Promise(lambda one=one: read(one))  # type: ignore[misc]
             queue.put(promise)
@@ -69,16 +74,7 @@ def read_ahead(
         while waiting:
             first, oldest = waiting.popleft()
             yield first, oldest.value
-
-
-class _Ended:
-    """Ends threads, also where the consumer leaves early."""
-
-    def __init__(self, queue: "SimpleQueue[Any]", threads: int) -> None:
-        self._queue, self._threads = queue, threads
-
-    def close(self) -> None:
-        while not self._queue.empty():
-            self._queue.get()
-        for _ in range(self._threads):
-            self._queue.put(None)
+    finally:
+        stop.set()
+        for _ in range(threads):
+            queue.put(None)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from torchaug_gen.shards import stopping
 from torchaug_gen.shards.atomic import whole_or_not
 from torchaug_gen.shards.index import Shard
 from torchaug_gen.shards.remote import open_shard
@@ -67,6 +68,7 @@ class ShardCache:
                 copy.truncate(shard.bytes)
                 self._make_room(shard.bytes)
             while piece := stream.read(_PIECE):
+                stopping.pause()
                 size += len(piece)
                 if shard is None and size // _CHECK != (size - len(piece)) // _CHECK:
                     self._make_room(size)
@@ -125,7 +127,7 @@ def _locked(path: Path) -> Iterator[None]:
         while not _try_lock(file.fileno()):
             if time.monotonic() - since > _PATIENCE_S:
                 raise TimeoutError(f"{path} was locked by another process for {_PATIENCE_S:.0f} s")
-            time.sleep(_POLL_S)
+            stopping.pause(_POLL_S)
         yield
 
 

@@ -1,8 +1,8 @@
 """One pass of one consumer over its share of an epoch, undecoded, from any position on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count, islice
@@ -50,7 +50,7 @@ class ShardPass(ABC):
     """A consumer's share of an epoch."""
 
     @abstractmethod
-    def samples(self, taken: int) -> Iterator[Sample[bytes] | None]:
+    def samples(self, taken: int) -> Generator[Sample[bytes] | None, None, None]:
         """Yield what comes behind the first ``taken`` samples; ``None`` in the place of one that could not be read."""
 
     def stand_ins(self, taken: int) -> Iterator[Sample[bytes]]:
@@ -98,15 +98,17 @@ class IndexedPass(ShardPass):
         self._reader = SpanReader(catalogue, wanted, cache)
         self._lost: set[int] = set()
 
-    def samples(self, taken: int) -> Iterator[Sample[bytes] | None]:
+    def samples(self, taken: int) -> Generator[Sample[bytes] | None, None, None]:
         """Yield what comes behind the first ``taken`` samples; nothing before is read."""
         read, places = self._reader.read, self._places(taken)
         if not any(scheme(url) for url in self._catalogue.urls):
             for place in places:
                 yield None if place.shard in self._lost else self._checked(place, partial(read, place))
             return
-        for place, result in read_ahead(read, places, threads=_THREADS, depth=_AHEAD):
-            yield None if place.shard in self._lost else self._checked(place, result)
+        # An error that somebody keeps would keep the generator, and its threads, with it.
+        with closing(read_ahead(read, places, threads=_THREADS, depth=_AHEAD)) as results:
+            for place, result in results:
+                yield None if place.shard in self._lost else self._checked(place, result)
 
     def stand_ins(self, taken: int) -> Iterator[Sample[bytes]]:
         """Yield samples from before that one in the epoch's order."""
@@ -140,7 +142,7 @@ class IndexedPass(ShardPass):
         try:
             return read()
         except OSError as error:
-            # All its samples would fail likewise, each after all tries.
+            # All its samples fail likewise, and are one fault together.
             self._lost.add(place.shard)
             self._faults.report("read", where, error)
         except ChecksumError as error:
@@ -177,7 +179,7 @@ class StreamedPass(ShardPass):
         self._urls, self._wanted, self._shuffling = list(urls), wanted, shuffling
         self._consumer, self._cache, self._faults = consumer.share, cache, faults
 
-    def samples(self, taken: int) -> Iterator[Sample[bytes] | None]:
+    def samples(self, taken: int) -> Generator[Sample[bytes] | None, None, None]:
         """Yield what comes behind the first ``taken`` samples; these are read, but not decoded."""
         how, samples = self._shuffling, self._in_order()
         if how.window:

@@ -1,9 +1,11 @@
 """Read single samples of indexed shards, from where the index says their files are."""
 
 import os
+import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from torchaug_gen.shards.cache import ShardCache
 from torchaug_gen.shards.catalogue import Catalogue
@@ -26,6 +28,8 @@ class ChecksumError(ValueError):
 class SpanReader:
     """Reads samples of the shards of a catalogue, in any number of threads.
 
+    A shard that could not be read once is not tried again: each sample of it would fail after all tries.
+
     Args:
         catalogue: of the shards.
         wanted: the fields to read.
@@ -35,6 +39,8 @@ class SpanReader:
     def __init__(self, catalogue: Catalogue, wanted: Collection[str], cache: ShardCache | None) -> None:
         self._catalogue, self._wanted, self._cache = catalogue, wanted, cache
         self._files: OrderedDict[int, _File] = OrderedDict()
+        self._opening: dict[int, threading.Lock] = {}
+        self._lost: dict[int, str] = {}
 
     def read(self, place: Place) -> Sample[bytes]:
         """Return a sample.
@@ -46,7 +52,8 @@ class SpanReader:
         """
         found = self._catalogue.sample(place.shard, place.sample)
         spans = {field: span for field, span in found.files.items() if field in self._wanted}
-        files = self._files_of(place.shard, spans)
+        with self._losing(place.shard):
+            files = self._files_of(place.shard, spans)
         for field, span in spans.items():
             if zlib.crc32(files[field]) != span.crc32:
                 raise ChecksumError(f"field {field!r}: its bytes are not those that were indexed")
@@ -83,15 +90,30 @@ class SpanReader:
         file = self._files.get(shard)
         if file is not None:
             return file
-        if scheme(url) and self._cache is not None:
-            with self._cache.open(url, self._catalogue.shard(shard)) as copy:
-                file = _File(os.dup(copy.fileno()))
-        else:
-            file = _File(os.open(url, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
-        self._files[shard] = file
+        # One thread opens a shard, or finds that it is lost; the others wait for it.
+        with self._opening.setdefault(shard, threading.Lock()), self._losing(shard):
+            file = self._files.get(shard) or self._opened(shard, url)
+            self._files[shard] = file
         if len(self._files) > _OPEN:
             self._files.popitem(last=False)
         return file
+
+    def _opened(self, shard: int, url: str) -> "_File":
+        if scheme(url) and self._cache is not None:
+            with self._cache.open(url, self._catalogue.shard(shard)) as copy:
+                return _File(os.dup(copy.fileno()))
+        return _File(os.open(url, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+
+    @contextmanager
+    def _losing(self, shard: int) -> Iterator[None]:
+        """Note where a shard cannot be read; raise at once where that is known."""
+        if shard in self._lost:
+            raise OSError(self._lost[shard])
+        try:
+            yield
+        except OSError as error:
+            self._lost.setdefault(shard, str(error))
+            raise
 
 
 class _File:

@@ -3,7 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -285,17 +285,18 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
     def _items(self, running: Progress) -> Iterator[tuple[Any, ...]]:
         whole, delivered, met = not running.taken and running.remainder == Remainder(), 0, self._faults.begin()
         this_pass = self._pass(running)
-        for sample in this_pass.samples(running.taken):
-            # A damaged sample keeps its position.
-            position, running.taken = running.taken, running.taken + 1
-            item = None if sample is None else self._item(sample)
-            if item is not None:
-                self._faults.delivered()
-            elif self._even is not None:
-                item = self._stand_in(this_pass.stand_ins(position))
-            if item is not None:
-                delivered += 1
-                yield item
+        with closing(this_pass.samples(running.taken)) as samples:
+            for sample in samples:
+                # A damaged sample keeps its position.
+                position, running.taken = running.taken, running.taken + 1
+                item = None if sample is None else self._item(sample)
+                if item is not None:
+                    self._faults.delivered()
+                elif self._even is not None:
+                    item = self._stand_in(this_pass.stand_ins(position))
+                if item is not None:
+                    delivered += 1
+                    yield item
         if whole:
             self._faults.end(delivered, met)
         # A process on its own goes on with the next epoch, of which the state of a worker knows nothing.

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from torchaug_gen.shards import stopping
+
 # A connection on which less than this came in STALL_S seconds is taken for dead.
 STALL_S = 60.0
 SLOWEST_BYTES_PER_S = 100
@@ -40,12 +42,13 @@ class SlowError(WebError):
 def again(attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` returns, trying again with growing waits where the network fails."""
     for tries in range(1, TRIES + 1):
+        stopping.pause()
         try:
             return attempt()
         except (WebError, *_failures()) as error:  # type: ignore[misc]
             if tries == TRIES or not getattr(error, "passing", True):
                 _give_up(error)
-            time.sleep(max(BACKOFF_S * 2 ** (tries - 1), getattr(error, "wait_s", 0.0)))
+            stopping.pause(max(BACKOFF_S * 2 ** (tries - 1), getattr(error, "wait_s", 0.0)))
     raise AssertionError("unreachable")
 
 
@@ -174,6 +177,7 @@ class _Answer:
 
     def some(self, size: int) -> bytes:
         """Return up to ``size`` bytes, none at the end."""
+        stopping.pause()
         # What has come: read(n) would wait for all of it, however slowly it drips.
         content: bytes = self._response.read1(min(size, _PIECE), decode_content=False)
         self._came += len(content)
@@ -210,12 +214,14 @@ class _Answer:
     def close(self) -> None:
         """Close the connection: what was not read of it would be waited for."""
         self.closed = True
+        stopping.wait_on(None)
         self._response.close()
 
     def __enter__(self) -> "_Answer":
         return self
 
     def __exit__(self, *_: object) -> None:
+        stopping.wait_on(None)
         if self._response.closed or self._response._fp is None:
             return
         # A connection that was read to its end is used again.
@@ -230,14 +236,31 @@ def _pool(process: int) -> Any:
     timeout = urllib3.Timeout(connect=_CONNECT_S, read=STALL_S)
     retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=5, raise_on_status=False)
     return _Proxied(
-        lambda proxy: (
-            (urllib3.ProxyManager(proxy, maxsize=16, timeout=timeout, retries=retries))
+        lambda proxy: _stoppable(
+            urllib3.ProxyManager(proxy, maxsize=16, timeout=timeout, retries=retries)
             if proxy
             else urllib3.PoolManager(maxsize=16, timeout=timeout, retries=retries)
         ),
         getproxies(),
         proxy_bypass,
     )
+
+
+def _stoppable(manager: Any) -> Any:
+    """Let threads be stopped that wait for an answer to begin, or to go on."""
+
+    def watched(kind: Any) -> Any:
+        def getresponse(self: Any) -> Any:
+            stopping.wait_on(self.sock)
+            return kind.getresponse(self)
+
+        return type(kind.__name__, (kind,), {"getresponse": getresponse})
+
+    manager.pool_classes_by_scheme = {
+        scheme: type(pool.__name__, (pool,), {"ConnectionCls": watched(pool.ConnectionCls)})
+        for scheme, pool in manager.pool_classes_by_scheme.items()
+    }
+    return manager
 
 
 class _Proxied:
