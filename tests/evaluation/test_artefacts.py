@@ -39,6 +39,11 @@ def transposed(images):
     return F.conv_transpose2d(small, kernel, stride=2, padding=1, output_padding=1, groups=3).clamp(0, 1)
 
 
+def striped(images, period=3):
+    """Brighten every third column by 6 %."""
+    return (images * (1 + 0.06 * (torch.arange(64) % period == 0))).clamp(0, 1)
+
+
 def checkered(images):
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2
     return (images * (1 + 0.03 * (2 * board - 1))).clamp(0, 1)
@@ -66,6 +71,8 @@ def test_real_against_real_passes(halves):
         (lambda x: repeated(x, 8), "grid of 8 px", "a grid of 8 px shows"),
         (transposed, "grid of 2 px", "a grid of 2 px shows"),
         (checkered, "grid of 2 px", "a grid of 2 px shows"),
+        (striped, "grid of 3 px", "a grid of 3 px shows"),
+        *[(lambda x, p=p: striped(x, p), f"grid of {p} px", f"a grid of {p} px shows") for p in (5, 6, 7)],
         (lambda x: x * torch.tensor([1, 0.8, 1]).view(3, 1, 1), "colour", "colour of green drifted: darker"),
         (lambda x: (x - 0.5) * 0.7 + 0.5, "contrast", "drifted: less contrast"),
     ],
@@ -122,10 +129,30 @@ def test_grid_share_is_about_none_for_noise_and_all_for_a_board():
         assert grid_share(board, period) > 0.9
 
 
-def test_blank_images_and_odd_sizes_are_no_trouble():
+def test_blank_images_are_blank_and_neither_jagged_nor_sharp(halves):
+    real, other = halves
+    flat = torch.rand(120, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 64, 64)
+    found = find_artefacts(real, flat)
+    assert set(found.measures) == {"blank", "colour", "contrast"} and {"blank", "contrast"} <= set(found.found)
+    assert "blank: 100% more images are one flat colour than real ones are" in str(found)
+    some = find_artefacts(real, torch.cat((other[:90], flat[:30])))
+    # Blank images lack contrast, and nothing else.
+    assert "blank" in some.found and set(some.found) <= {"blank", "contrast"}
+    assert set(some.measures["blank"].worst) <= set(range(90, 120))
+    assert not any(row >= 90 for row in some.measures["sharpness"].worst)
+    # Of images that are not blank all is told as without the others, and where they are among all.
+    shown = find_artefacts(real, blurred(other[:90])).measures
+    first = find_artefacts(real, torch.cat((flat[:30], blurred(other[:90])))).measures
+    assert first["sharpness"].difference == pytest.approx(shown["sharpness"].difference)
+    assert first["spectrum"].worst == tuple(row + 30 for row in shown["spectrum"].worst)
+
+
+def test_odd_sizes_and_nothing_but_blank_images_are_no_trouble():
     blank = torch.zeros(10, 1, 17, 33)
     assert find_artefacts(blank, blank).found == ()
     json.dumps(find_artefacts(blank, blank + 0.5).as_json(), allow_nan=False)
+    odd = torch.rand(10, 1, 17, 33, generator=torch.Generator().manual_seed(0))
+    assert "grid of 4 px" in find_artefacts(odd, odd).measures
 
 
 def test_a_synthesizer_is_measured_at_its_size(halves):

@@ -134,6 +134,41 @@ def test_what_lies_near_outliers_only_is_not_realistic(honest):
     assert found["Variety"].level == "good"
 
 
+def test_averages_of_many_images_have_no_variety(honest):
+    """Blobs' middles cover the wide neighbourhoods of noisy images, but no real image lies among them."""
+    near = replace(honest.distances.coverage, recall=0.0)
+    report = replace(honest, distances=replace(honest.distances, coverage=near))
+    found = {finding.name: finding for finding in report.findings}
+    assert near.coverage > 0.8 and found["Variety"].level == "bad"
+    assert found["Variety"].sentence.startswith("0% of real images lie within the spread of synthetic ones")
+    classes = dict(honest.distances.per_class)
+    first = next(iter(classes))
+    classes[first] = replace(classes[first], coverage=replace(classes[first].coverage, recall=0.0))
+    report = replace(honest, distances=replace(honest.distances, per_class=classes))
+    found = {finding.name: finding for finding in report.findings}
+    assert found["Classes"].level == "caution" and repr(first) in found["Classes"].sentence
+
+
+def test_few_images_are_not_called_varied():
+    """Neighbourhoods of five among eight images hold everything."""
+    few = evaluate(Blobs(), real(24), heldout=real(24, seed=1), features="dct", n=24)
+    found = {finding.name: finding for finding in few.findings}
+    assert min(side.coverage.coverage for side in few.distances.per_class.values()) > 0.8
+    assert found["Classes"].level == "unknown" and "no class has 20 images" in found["Classes"].sentence
+    fewer = evaluate(Blobs(), real(18), heldout=real(18, seed=1), features="dct", n=18)
+    assert {finding.level for finding in fewer.findings if finding.name in ("Realism", "Variety")} == {"unknown"}
+    # Of three classes one has enough: what is said of it is not said of all.
+    labels = torch.cat((torch.zeros(24), torch.arange(8) % 2 + 1)).long()
+    sides = []
+    for seed in (0, 1):
+        images, marks = blobs(72, seed=seed)
+        chosen = torch.cat([(marks == label).nonzero()[: int((labels == label).sum()), 0] for label in range(3)])
+        sides.append(TrainingImages(images[chosen], marks[chosen], 3, HOSTILE))
+    one = evaluate(Blobs(), sides[0], heldout=sides[1], features="dct", n=32)
+    classes = next(finding for finding in one.findings if finding.name == "Classes")
+    assert classes.level == "unknown" and "No class of the 1 with at least 20 images" in classes.sentence
+
+
 def test_keeping_close_is_not_yet_copying(honest):
     """C_T is fooled by blur: averages lie nearer to training images, among pixels, than other real images do."""
     closer = replace(honest.memorisation["pixels"], copies=True, c_t=-3.9)
@@ -144,10 +179,21 @@ def test_keeping_close_is_not_yet_copying(honest):
     assert "are copied" not in page and "keep nearer to training images than held-out ones do" in page
 
 
-def test_pairs_above_the_threshold_are_not_marked(honest):
-    page = honest.to_html()
-    shown = [(pair.ratio, result.threshold) for result in honest.memorisation.values() for pair in result.pairs[:8]]
-    assert page.count('class="level">below') == sum(ratio < threshold for ratio, threshold in shown) < len(shown)
+def test_pairs_are_marked_where_there_are_more_of_them_than_by_chance(honest):
+    """One held-out image in a hundred lies below the threshold: so may a synthetic one."""
+    result = honest.memorisation["pixels"]
+    near = replace(result, pairs=(result.pairs[0]._replace(ratio=0.99 * result.threshold), *result.pairs[1:]))
+    for copies, marks in ((False, 0), (True, 1)):
+        report = replace(honest, memorisation={"pixels": replace(near, copies=copies)})
+        assert report.to_html().count('class="level">below') == marks
+
+
+def test_numbers_of_images_are_those_that_were_compared(honest):
+    assert "Precision, recall, density and coverage take" not in honest.to_html()
+    fewer = evaluate(Blobs(), real(), heldout=real(45, seed=1), features="dct", n=90)
+    page = fewer.to_html()
+    assert "the same 45 real images: from 90 synthetic ones" in page
+    assert "Precision, recall, density and coverage take 45 of each side" in page
 
 
 def test_the_page_needs_nothing_else(honest):

@@ -1,8 +1,8 @@
-"""Artefacts that generators leave: blur, jagged edges, grids, and drifted colours, each against real images."""
+"""Artefacts that generators leave: blur, jagged edges, grids, blank images and drifted colours, against real images."""
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,11 +20,15 @@ _HIGH_FREQUENCY = math.log(1.5)
 _SPECTRUM = 0.4
 _GRID = 0.03
 _DRIFT = 0.4
+_BLANK = 0.02
+
+# An image whose grey values deviate by less than a level has no structure: what is measured of it is rounding.
+_LEVEL = 1 / 255
 
 # Two sets of real photographs, 300 times: some measure raised a false alarm in 7 % of cases with 5 images a side, 3 %
 # with 10, 1.3 % with 20, 0.3 % with 50 and none with 100.
 _FEWEST = 10
-_PERIODS = (2, 4, 8)
+_PERIODS = range(2, 9)
 _CHANNELS = ("red", "green", "blue")
 _CHUNK = 256
 _WORST = 16
@@ -99,9 +103,11 @@ def find_artefacts(
       smoothness below.
     - *spectrum*: distance between mean azimuthally averaged log-spectra, in nats. Durall et al., "Watch your
       Up-Convolution" (CVPR 2020), whose spectra are not logarithmic.
-    - *grid*: share of local contrast that is locked to the pixel grid with period 2, 4 or 8, as transposed convolutions
-      and nearest-neighbour upsampling leave it. Odena et al., "Deconvolution and Checkerboard Artifacts"
-      (Distill 2016). A grid of 2 px is one of 4 and 8 too.
+    - *grid*: share of local contrast that is locked to the pixel grid with a period of 2 to 8, as transposed
+      convolutions and nearest-neighbour upsampling leave it. Odena et al., "Deconvolution and Checkerboard Artifacts"
+      (Distill 2016). A grid of 2 px is one of 4, 6 and 8 too.
+    - *blank*: share of images that are one flat colour, as collapsed generators draw them. They are neither blurred nor
+      sharp: the measures above look at the others, and are missing where fewer than 10 a side are left.
     - *colour* and *contrast*: drift of each channel's mean and deviation, in deviations over real images.
 
     Args:
@@ -120,24 +126,40 @@ def find_artefacts(
         image_size = (shape[1], shape[2])
     reals, real_shape = _scores(real, n=n, image_size=image_size, seed=seed)
     count = (n or len(reals["sharpness"])) if isinstance(synthetic, Samples) else n
-    fakes, synthetic_shape = _scores(synthetic, n=count, image_size=image_size, seed=seed)
+    synthetics, synthetic_shape = _scores(synthetic, n=count, image_size=image_size, seed=seed)
     if real_shape != synthetic_shape:
         raise ValueError(
             f"real and synthetic images must have one shape (C, H, W), got {real_shape} and {synthetic_shape}: "
             "image_size= resizes both alike"
         )
-    sizes = len(reals["sharpness"]), len(fakes["sharpness"])
+    sizes = len(reals["sharpness"]), len(synthetics["sharpness"])
     if min(sizes) < _FEWEST:
         raise ValueError(f"artefacts need at least {_FEWEST} images a side, got {sizes[0]} and {sizes[1]}")
     found = [
-        _by_mean("sharpness", reals, fakes, _SHARPNESS, _say_sharpness),
-        _by_mean("high frequencies", reals, fakes, _HIGH_FREQUENCY, _say_high),
-        _spectrum(reals["spectrum"], fakes["spectrum"]),
-        *[_by_mean(f"grid of {p} px", reals, fakes, _GRID, _say_grid(p), above=True) for p in _periods(real_shape)],
-        _drift("colour", reals["colour"], fakes["colour"]),
-        _drift("contrast", reals["contrast"], fakes["contrast"]),
+        *_fine_structure(reals, synthetics, _periods(real_shape)),
+        _by_mean("blank", reals, synthetics, _BLANK, _say_blank, above=True),
+        _drift("colour", reals["colour"], synthetics["colour"]),
+        _drift("contrast", reals["contrast"], synthetics["contrast"]),
     ]
     return Artefacts(*sizes, {measure.name: measure for measure in found})
+
+
+def _fine_structure(reals: dict[str, Tensor], synthetics: dict[str, Tensor], periods: list[int]) -> list[Artefact]:
+    """Judge what only images that show something have; their worst images are told by their place among all."""
+    rows = [(side["blank"] == 0).nonzero()[:, 0] for side in (reals, synthetics)]
+    if min(map(len, rows)) < _FEWEST:
+        return []
+    real, synthetic = (
+        {name: values[kept] for name, values in side.items()}
+        for side, kept in zip((reals, synthetics), rows, strict=True)
+    )
+    found = [
+        _by_mean("sharpness", real, synthetic, _SHARPNESS, _say_sharpness),
+        _by_mean("high frequencies", real, synthetic, _HIGH_FREQUENCY, _say_high),
+        _spectrum(real["spectrum"], synthetic["spectrum"]),
+        *[_by_mean(f"grid of {p} px", real, synthetic, _GRID, _say_grid(p), above=True) for p in periods],
+    ]
+    return [replace(each, worst=tuple(rows[1][list(each.worst)].tolist())) for each in found]
 
 
 def _scores(
@@ -158,6 +180,7 @@ def _scores(
             "high frequencies": spectrum[:, high:].exp().mean(1).log(),
             "spectrum": spectrum[:, 1:],
             **{f"grid of {period} px": grid_share(pixels, period) for period in _periods(shape)},
+            "blank": (pixels.mean(1).flatten(1).std(1) < _LEVEL).double(),
             "colour": pixels.mean(dim=(2, 3)),
             "contrast": pixels.std(dim=(2, 3)),
         }
@@ -174,31 +197,31 @@ def _periods(shape: tuple[int, ...]) -> list[int]:
 def _by_mean(
     name: str,
     reals: dict[str, Tensor],
-    fakes: dict[str, Tensor],
+    synthetics: dict[str, Tensor],
     limit: float,
     say: Callable[[float, bool], str],
     *,
     above: bool = False,
 ) -> Artefact:
     """Judge one number per image by the difference of means; ``above``: only more of it is an artefact."""
-    real, fake = reals[name], fakes[name]
-    difference, half = _difference(real, fake)
+    real, synthetic = reals[name], synthetics[name]
+    difference, half = _difference(real, synthetic)
     low, high = difference - half, difference + half
     found = low > limit or (not above and high < -limit)
     side = 1 if above or difference > 0 else -1
-    worst = tuple((fake * side).argsort(descending=True)[:_WORST].tolist())
+    worst = tuple((synthetic * side).argsort(descending=True)[:_WORST].tolist())
     return Artefact(name, found, difference, (low, high), limit, say(difference, found), worst)
 
 
-def _spectrum(real: Tensor, fake: Tensor) -> Artefact:
-    gap = fake.mean(0) - real.mean(0)
-    noise = (fake.var(0) / len(fake) + real.var(0) / len(real)).mean()
+def _spectrum(real: Tensor, synthetic: Tensor) -> Artefact:
+    gap = synthetic.mean(0) - real.mean(0)
+    noise = (synthetic.var(0) / len(synthetic) + real.var(0) / len(real)).mean()
     # The square of a noisy difference is too large by its variance.
     distance = float((gap.square().mean() - noise).clamp(min=0).sqrt())
     size = float(gap.square().mean().sqrt())
     # Along the gap found each image has one number, whose means differ by the distance.
     direction = gap / gap.norm().clamp(min=1e-12) / math.sqrt(len(gap))
-    _, half = _difference(real @ direction, fake @ direction)
+    _, half = _difference(real @ direction, synthetic @ direction)
     found = distance - half > _SPECTRUM
     frequency = float(torch.argmax(gap.abs()) + 1) / len(gap)
     sign = "more" if gap[gap.abs().argmax()] > 0 else "less"
@@ -207,17 +230,17 @@ def _spectrum(real: Tensor, fake: Tensor) -> Artefact:
         if found
         else f"spectra are alike ({distance:.2f} nats apart)"
     )
-    worst = (fake - real.mean(0)).square().mean(1) if size else torch.zeros(len(fake))
+    worst = (synthetic - real.mean(0)).square().mean(1) if size else torch.zeros(len(synthetic))
     rows = tuple(worst.argsort(descending=True)[:_WORST].tolist())
     return Artefact("spectrum", found, distance, (max(distance - half, 0), distance + half), _SPECTRUM, verdict, rows)
 
 
-def _drift(name: str, real: Tensor, fake: Tensor) -> Artefact:
+def _drift(name: str, real: Tensor, synthetic: Tensor) -> Artefact:
     """Judge the channel that drifted most, in deviations over real images."""
     spread = real.std(0).clamp(min=1 / 255)
     judged = []
     for channel in range(real.shape[1]):
-        difference, half = _difference(real[:, channel] / spread[channel], fake[:, channel] / spread[channel])
+        difference, half = _difference(real[:, channel] / spread[channel], synthetic[:, channel] / spread[channel])
         judged.append((abs(difference) - half, difference, half, channel))
     _, difference, half, channel = max(judged)
     found = abs(difference) - half > _DRIFT
@@ -229,15 +252,15 @@ def _drift(name: str, real: Tensor, fake: Tensor) -> Artefact:
         if found
         else f"{name} is like that of real images (at most {abs(difference):.2f} deviations away)"
     )
-    away = ((fake - real.mean(0)) / spread).square().sum(1)
+    away = ((synthetic - real.mean(0)) / spread).square().sum(1)
     rows = tuple(away.argsort(descending=True)[:_WORST].tolist())
     return Artefact(name, found, difference, (difference - half, difference + half), _DRIFT, verdict, rows)
 
 
-def _difference(real: Tensor, fake: Tensor) -> tuple[float, float]:
+def _difference(real: Tensor, synthetic: Tensor) -> tuple[float, float]:
     """Return the difference of means and half its 95 % interval, by Welch's standard error."""
-    error = math.sqrt(float(real.var()) / len(real) + float(fake.var()) / len(fake))
-    return float(fake.mean() - real.mean()), t_quantile(min(len(real), len(fake)) - 1) * error
+    error = math.sqrt(float(real.var()) / len(real) + float(synthetic.var()) / len(synthetic))
+    return float(synthetic.mean() - real.mean()), t_quantile(min(len(real), len(synthetic)) - 1) * error
 
 
 def _say_sharpness(difference: float, found: bool) -> str:
@@ -252,6 +275,12 @@ def _say_high(difference: float, found: bool) -> str:
     if not found:
         return f"fine detail is like that of real images ({ratio})"
     return f"{'fine detail is missing' if difference < 0 else 'jagged or noisy'}: {ratio}"
+
+
+def _say_blank(difference: float, found: bool) -> str:
+    if found:
+        return f"blank: {difference:.0%} more images are one flat colour than real ones are"
+    return f"no more images are blank than real ones are ({100 * difference:+.1f} points)"
 
 
 def _say_grid(period: int) -> Callable[[float, bool], str]:

@@ -8,6 +8,10 @@ from typing import Any
 from torchaug_gen.evaluation.coverage import Coverage
 from torchaug_gen.evaluation.kernel import KernelDistance
 
+# Precision, recall, density and coverage take N² distances: above so many images they look at a random choice. 10,000
+# is what Naeem et al. used.
+MOST_NEIGHBOURS = 10_000
+
 
 @dataclass(frozen=True)
 class Distances:
@@ -37,6 +41,11 @@ class Distances:
     coverage: Coverage | None
     per_class: Mapping[str, "Distances"] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def compared(self) -> int:
+        """How many images of each side precision, recall, density and coverage take."""
+        return min(self.real, self.synthetic, MOST_NEIGHBOURS)
 
     def __str__(self) -> str:
         lines = [f"{self.real} real and {self.synthetic} synthetic images, {self.features} features of {self.space!r}"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torchaug_gen import rng
 from torchaug_gen.evaluation.coverage import coverage
-from torchaug_gen.evaluation.distance_result import Distances
+from torchaug_gen.evaluation.distance_result import MOST_NEIGHBOURS, Distances
 from torchaug_gen.evaluation.features import FeatureSet, FeatureSpace, embed, feature_space
 from torchaug_gen.evaluation.frechet import extrapolated_distance, frechet_distance
 from torchaug_gen.evaluation.images import Samples, Size
@@ -17,9 +17,6 @@ from torchaug_gen.evaluation.kernel import kernel_distance
 
 __all__ = ["Distances", "measure_distances"]
 
-# Precision, recall, density and coverage take N² distances: above so many images they look at a random choice. 10,000
-# is what Naeem et al. used.
-_MOST_NEIGHBOURS = 10_000
 _K, _K_DENSITY = 3, 5
 # In trials with Gaussians FD∞ was within its own noise of the truth from twice as many images as features.
 _IMAGES_PER_FEATURE = 2
@@ -117,7 +114,7 @@ def _measure(real: FeatureSet, synthetic: FeatureSet, *, per_class: bool = False
     fd = frechet_distance(real.values, synthetic.values) if fewer >= 2 else None
     fd_inf = extrapolated_distance(real.values, synthetic.values) if fewer >= _IMAGES_PER_FEATURE * width else None
     kid = kernel_distance(real.values, synthetic.values) if fewer >= 3 else None
-    same = min(fewer, _MOST_NEIGHBOURS)
+    same = min(fewer, MOST_NEIGHBOURS)
     near = None
     if same > max(_K, _K_DENSITY):
         near = coverage(real.values[:same], synthetic.values[:same], k=_K, k_density=_K_DENSITY)
@@ -159,7 +156,7 @@ def _warnings(real: FeatureSet, synthetic: FeatureSet) -> tuple[str, ...]:
         found.append(f"n={n} images are few: the interval of KID-{space} is rough, precision and recall are coarse")
     if len(real) != len(synthetic):
         found.append(
-            f"precision, recall, density and coverage take n={min(n, _MOST_NEIGHBOURS)} images of "
+            f"precision, recall, density and coverage take n={min(n, MOST_NEIGHBOURS)} images of "
             f"{len(real)} real and {len(synthetic)} synthetic ones, since they depend on the number"
         )
     if real.labels is not None and synthetic.labels is not None and n >= _FEW:

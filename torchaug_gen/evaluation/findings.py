@@ -1,11 +1,13 @@
 """Findings: what the figures of an evaluation mean, in plain words, with the number that decided."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean
 
 from torchaug_gen.evaluation.artefacts import Artefacts
 from torchaug_gen.evaluation.classification_score import ClassificationScore
+from torchaug_gen.evaluation.coverage import Coverage
 from torchaug_gen.evaluation.curves import Curves
 from torchaug_gen.evaluation.distance_result import Distances
 from torchaug_gen.evaluation.memorisation import Memorisation, wilson
@@ -17,6 +19,12 @@ LEVELS = (BAD, CAUTION, UNKNOWN, GOOD)
 # they pass, below half they fail. Between, and where so few images were measured that the interval reaches
 # below half, it takes eyes.
 _PASS, _FAIL = 0.8, 0.5
+# Of fewer images the neighbourhoods of five cover nearly everything, whatever is drawn.
+_FEWEST = 20
+_VARIETY = {
+    "coverage": "{:.0%} of real images have a synthetic one close by; with other real images in their place {:.0%} do",
+    "recall": "{:.0%} of real images lie within the spread of synthetic ones; of other real images {:.0%} do",
+}
 # A kernel distance surely so many times as large as other real images could have by chance is no small matter.
 _FAR = 5.0
 # An artefact of twice the size that is named at all is seen by anybody.
@@ -91,10 +99,13 @@ def _and(names: list[str]) -> str:
 
 
 def _distance_findings(distances: Distances | None, baseline: Distances | None, why: str) -> list[Finding]:
-    few = f"there were too few images ({distances.real} real)" if distances is not None else why
-    if distances is None or baseline is None or distances.coverage is None or baseline.coverage is None:
+    if distances is None or baseline is None:
+        return [Finding(name, UNKNOWN, f"Not measured: {why}.") for name in ("Realism", "Variety")]
+    here, there, n = distances.coverage, baseline.coverage, _images(distances, baseline)
+    if here is None or there is None or n < _FEWEST:
+        few = f"there were too few images ({n} a side; it takes {_FEWEST})"
         return [Finding(name, UNKNOWN, f"Not measured: {few}.") for name in ("Realism", "Variety")]
-    here, there, n = distances.coverage, baseline.coverage, min(distances.real, distances.synthetic)
+    share, reached, words = _variety(here, there)
     found = [
         _relative(
             "Realism",
@@ -104,15 +115,23 @@ def _distance_findings(distances: Distances | None, baseline: Distances | None, 
             "{:.0%} of synthetic images lie near a real image; of other real images {:.0%} do",
             against=_far(distances, baseline),
         ),
-        _relative(
-            "Variety",
-            here.coverage,
-            there.coverage,
-            n,
-            "{:.0%} of real images have a synthetic one close by; with other real images in their place {:.0%} do",
-        ),
+        _relative("Variety", share, reached, n, words),
     ]
     return [*found, *_class_findings(distances, baseline)]
+
+
+def _images(distances: Distances, baseline: Distances) -> int:
+    """Return how many images there are at least on each side that is compared."""
+    return min(distances.real, distances.synthetic, baseline.real, baseline.synthetic)
+
+
+def _variety(here: Coverage, there: Coverage) -> tuple[float, float, str]:
+    """Return recall or coverage, whichever is the smaller relative to what real images reach, theirs, and its words.
+
+    Averages of many images lie within wide neighbourhoods, which is coverage; but no real image lies within theirs.
+    """
+    both = [(getattr(here, name), getattr(there, name), words) for name, words in _VARIETY.items()]
+    return min(both, key=lambda each: each[0] / each[1] if each[1] else math.inf)
 
 
 def _far(distances: Distances, baseline: Distances) -> str:
@@ -141,23 +160,33 @@ def _relative(name: str, share: float, real: float, n: int, words: str, *, again
 
 
 def _class_findings(distances: Distances, baseline: Distances) -> list[Finding]:
+    classes = len(distances.per_class)
+    if classes < 2:
+        return []
     ratios, poor = {}, []
     for name, its in distances.per_class.items():
         real = baseline.per_class.get(name)
-        if its.coverage is None or real is None or not real.coverage or not real.coverage.coverage:
+        if real is None or its.coverage is None or real.coverage is None:
             continue
-        n = min(its.real, its.synthetic)
-        ratios[name] = its.coverage.coverage / real.coverage.coverage
-        if wilson(round(its.coverage.coverage * n), n)[1] < _FAIL * real.coverage.coverage:
+        n, (share, reached, _) = _images(its, real), _variety(its.coverage, real.coverage)
+        if n < _FEWEST or not reached:
+            continue
+        ratios[name] = share / reached
+        if wilson(round(share * n), n)[1] < _FAIL * reached:
             poor.append(name)
-    if not distances.per_class or len(distances.per_class) == 1:
-        return []
     if not ratios:
-        return [Finding("Classes", UNKNOWN, "Not measured: there were too few images of each class.")]
+        return [Finding("Classes", UNKNOWN, f"Not measured: no class has {_FEWEST} images on each side.")]
     worst = min(ratios, key=lambda name: ratios[name])
-    tail = f"the least is {worst!r} at {ratios[worst]:.0%} of the coverage that real images reach"
-    counted = f"{len(poor)} of {len(ratios)} classes lack much of their variety" if poor else "No class is left behind"
+    tail = f"the least is {worst!r} at {ratios[worst]:.0%} of the variety that real images reach"
+    judged = "" if len(ratios) == classes else f" of the {len(ratios)} with at least {_FEWEST} images"
+    counted = (
+        f"{len(poor)} of {len(ratios)} classes lack much of their variety"
+        if poor
+        else f"No class{judged} is left behind"
+    )
     level = GOOD if not poor else BAD if 2 * len(poor) > len(ratios) else CAUTION
+    if not poor and 2 * len(ratios) < classes:
+        level = UNKNOWN
     return [Finding("Classes", level, f"{counted}; {tail}.", ratios[worst], _FAIL)]
 
 

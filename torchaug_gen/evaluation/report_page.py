@@ -170,14 +170,19 @@ def _class_rows(report: "Report") -> list[dict[str, Any]]:
 
 def _artefacts(report: "Report") -> dict[str, Any]:
     if report.artefacts is None:
-        return {"measures": [], "real": None}
-    measures = sorted(report.artefacts.measures.values(), key=lambda measure: not measure.found)
+        return {"measures": [], "real": None, "no_grids": []}
+    # A picture for each grid that is not there would say nothing.
+    clean = [m for m in report.artefacts.measures.values() if m.name.startswith("grid") and not m.found]
+    measures = sorted(
+        (m for m in report.artefacts.measures.values() if m not in clean), key=lambda measure: not measure.found
+    )
     return {
         "measures": [
             {"measure": measure, "worst": strip(_cut(report.synthetic.images[list(measure.worst[:_WORST])]))}
             for measure in measures
         ],
         "real": strip(_cut(_spread(report.train.images, _WORST))),
+        "no_grids": clean,
     }
 
 
@@ -185,7 +190,9 @@ def _pairs(report: "Report", result: Memorisation) -> dict[str, Any]:
     pairs = []
     for pair in result.pairs[:_PAIRS]:
         both = torch.stack((report.synthetic.images[pair.synthetic], report.train.images[pair.train]))
-        pairs.append({"pair": pair, "below": pair.ratio < result.threshold, "picture": strip(_thumbnails(both))})
+        # Where there are no more of them than by chance, a pair below the threshold is nothing to point at.
+        marked = result.copies and pair.ratio < result.threshold
+        pairs.append({"pair": pair, "marked": marked, "picture": strip(_thumbnails(both))})
     return {"result": result, "pairs": pairs}
 
 
