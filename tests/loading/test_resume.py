@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import warnings
 from itertools import cycle
 
 import kornia.augmentation as K
@@ -120,6 +121,31 @@ class NumpySampler(Sampler):
         return iter(np.random.permutation(len(self.data)).tolist())
 
 
+class Shuffles(Sampler):
+    """A sampler that draws from a generator of its own, on and on, and shuffles what it shuffled before."""
+
+    def __init__(self):
+        self.random, self.order = random.Random(3), list(range(23))
+
+    def __len__(self):
+        return len(self.order)
+
+    def __iter__(self):
+        self.random.shuffle(self.order)
+        return iter(list(self.order))
+
+
+class Remembering(Shuffles):
+    """One that says what it remembers."""
+
+    def state_dict(self):
+        return {"random": self.random.getstate(), "order": list(self.order)}
+
+    def load_state_dict(self, state):
+        self.random.setstate(state["random"])
+        self.order = list(state["order"])
+
+
 class Pairs(Sampler):
     """A batch sampler of the user's own."""
 
@@ -145,6 +171,7 @@ MAP_STYLE = {
     "numpy": lambda **o: DataLoader(DATA, 4, sampler=NumpySampler(DATA), **o),
     "batches": lambda **o: DataLoader(DATA, batch_sampler=BatchSampler(RandomSampler(DATA), 4, False), **o),
     "own batches": lambda **o: DataLoader(DATA, batch_sampler=Pairs(), **o),
+    "remembering": lambda **o: DataLoader(DATA, 4, sampler=Remembering(), **o),
     "draws": lambda **o: DataLoader(Draws(23), 4, shuffle=True, **o),
     "draws whole batches": lambda **o: DataLoader(DrawsWhole(23), 4, shuffle=True, **o),
 }
@@ -323,6 +350,39 @@ def test_with_persistent_workers(name):
         # Also into a loader whose workers run already, and the epoch behind the resumed one.
         resumed.load_state_dict(half)
         assert same([*resumed, *resumed], batches[3:])
+
+
+@pytest.mark.parametrize("mixing", WAYS)
+def test_what_a_sampler_remembers_is_part_of_the_state(mixing):
+    make = lambda: mixed(MAP_STYLE["remembering"](), 0.3, mixing=mixing)  # noqa: E731
+    check(make, every=4)
+    loader, between = make(), make()
+    first, second = list(loader), list(loader)
+    assert not same(first, second)
+    list(between)
+    # Also between two epochs, and into a loader that has come further.
+    state = json.dumps(between.state_dict())
+    assert same(followers(make, state), second)
+    loader.load_state_dict(json.loads(state))
+    assert same(list(loader), second)
+
+
+def test_an_order_that_nothing_tells_is_warned_of():
+    def resumed(loader, epoch):
+        loader.set_epoch(epoch)
+        next(iter(loader))
+        loader.load_state_dict(loader.state_dict())
+
+    make = lambda: mixed(DataLoader(DATA, 4, sampler=Shuffles()), 0.3)  # noqa: E731
+    with pytest.warns(
+        RuntimeWarning, match="the sampler of DataLoader gives another order each time .* epoch 1 cannot"
+    ):
+        resumed(make(), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resumed(make(), 0)
+        for inner in MAP_STYLE.values():
+            resumed(mixed(inner(), 0.3), 1)
 
 
 @pytest.mark.usefixtures("untouched_rng")
@@ -522,8 +582,8 @@ sys.path[:0] = sys.argv[1:]
 from test_resume import LOADERS, mixed, warm_up
 from torchaug_gen import MixUp
 answers = []
-for name, state in json.load(sys.stdin):
-    loader = mixed(LOADERS[name](), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
+for name, workers, state in json.load(sys.stdin):
+    loader = mixed(LOADERS[name](num_workers=workers), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
     loader.load_state_dict(state)
     answers.append([[part.numpy() for part in batch] for batch in loader])
 sys.stdout.buffer.write(pickle.dumps(answers))
@@ -534,12 +594,14 @@ def test_in_a_fresh_process():
     import pickle
 
     asked, expected = [], []
-    for name in ("shuffle", "draws", "numpy", "distributed", "seek", "state"):
-        loader = mixed(LOADERS[name](), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
+    names = ("shuffle", "draws", "numpy", "distributed", "remembering", "seek", "state")
+    for name, workers in (*((name, 0) for name in names), ("draws", 2), ("seek", 2)):
+        loader = mixed(LOADERS[name](num_workers=workers), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
+        list(loader)
         running = iter(loader)
         for _ in range(3):
             next(running)
-        asked.append((name, loader.state_dict()))
+        asked.append((name, workers, loader.state_dict()))
         expected.append([[part.numpy() for part in batch] for batch in running])
     folders = [path for path in sys.path if path.endswith(("tests", "loading"))]
     command = [sys.executable, "-W", "ignore", "-c", FRESH, *folders]

@@ -206,8 +206,10 @@ class AugmentedLoader(Generic[Batch]):
     def load_state_dict(self, state: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Make the next pass deliver the batches that would have followed where ``state`` was saved, bit for bit.
 
-        Over a map-style loader nothing of what comes before is loaded. Where an ``IterableDataset`` has neither a state
-        nor ``seek(position)``, or another iterable no state, what comes before is read and thrown away.
+        Over a map-style loader nothing of what comes before is loaded; a sampler of the user's own that draws from a
+        generator of its own needs ``set_epoch``, or ``state_dict`` and ``load_state_dict``. Where an
+        ``IterableDataset`` has neither a state nor ``seek(position)``, or another iterable no state, what comes before
+        is read and thrown away.
 
         Args:
             state: what :meth:`state_dict` returned, in this process or another. Over a
@@ -225,7 +227,9 @@ class AugmentedLoader(Generic[Batch]):
             elif state:
                 raise ValueError("the state is that of a loader that augments or mixes, but this one is off")
             return
-        self._epochs.set(self._bookmark.load(state, self._reader))
+        epoch = self._bookmark.load(state, self._reader)
+        self._epochs.set(epoch)
+        self._notices.of_order(self._reader, epoch)
 
     @property
     def sampler(self) -> Any:

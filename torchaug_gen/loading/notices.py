@@ -7,6 +7,7 @@ from typing import Any
 
 from torchaug_gen.loading.adapters import share_of
 from torchaug_gen.loading.order import is_map_style
+from torchaug_gen.loading.readers import Reader
 from torchaug_gen.loading.state import Progress
 from torchaug_gen.ranks import rank
 
@@ -52,6 +53,19 @@ class Notices:
                 stacklevel=6,
             )
         self.told(length)
+
+    def of_order(self, reader: Reader, epoch: int) -> None:
+        """Warn where the order of an epoch that is gone on with may be another one in this process."""
+        # In the first epoch a new sampler has nothing to remember.
+        if not epoch or reader.is_repeatable(epoch):
+            return
+        warnings.warn(
+            f"the sampler of {type(reader.loader).__name__} gives another order each time it is asked, whatever the "
+            f"epoch, so that epoch {epoch} cannot be gone on with exactly: give it set_epoch(epoch), and draw from "
+            "that, or state_dict() and load_state_dict(state)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
     def of_epoch(self, resume: Progress, epoch: int, length_of: Callable[[int], int]) -> None:
         """Warn where a state of the middle of an epoch is given up for another epoch."""

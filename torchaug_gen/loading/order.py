@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 from torchaug_gen import rng
 from torchaug_gen.loading.adapters import is_dataloader
 from torchaug_gen.loading.items import PrivateState, SeededIndex, SeededIndices
+from torchaug_gen.loading.remembering import nested, remembers
 from torchaug_gen.mixing import Fractions, Tally, fraction_at
 from torchaug_gen.ranks import Share
 from torchaug_gen.seeded import Seeded
@@ -26,7 +27,7 @@ class SeededOrder:
     """A sampler, or batch sampler, whose random choices come from (seed, epoch), and that can begin anywhere.
 
     Samplers that would read a global generator, or one that the user gave them, get a private one. Those that seed
-    themselves (``DistributedSampler``) keep their own order.
+    themselves (``DistributedSampler``), or that remember (:mod:`.remembering`), keep their own order.
 
     Args:
         sampler: the loader's own sampler or batch sampler.
@@ -61,6 +62,16 @@ class SeededOrder:
 
     def __len__(self) -> int:
         return len(self._sampler)
+
+    def is_repeatable(self, epoch: int) -> bool:
+        """Say whether an epoch begins the same twice, as it does not where a sampler draws from a generator of its own.
+
+        Of torch's own samplers, and those that remember, it is known.
+        """
+        if _is_stock(self._sampler) or any(map(remembers, nested(self._sampler))):
+            return True
+        first, second = (repr(next(self._batches(epoch), None)) for _ in range(2))
+        return first == second
 
     def __iter__(self) -> Iterator[Any]:
         # torch calls iter() twice for each new iterator over workers; a generator does nothing until its first next.
@@ -207,6 +218,9 @@ def real_items(loader: Any) -> int:
 def _with_generator(sampler: Any, generator: torch.Generator) -> Any:
     """Return the sampler, or a copy in which a generator that the user gave it or its inner sampler is replaced."""
     changes: dict[str, Any] = {}
+    if remembers(sampler):
+        # A copy would remember for itself.
+        return sampler
     if isinstance(getattr(sampler, "generator", None), torch.Generator):
         changes["generator"] = generator
     # Accelerate's samplers keep the batch sampler that they share out as ``batch_sampler``.

@@ -14,6 +14,7 @@ from torchaug_gen.loading import codec, order, streams
 from torchaug_gen.loading.adapters import is_dataloader, is_stateful
 from torchaug_gen.loading.items import PrivateState, draws_nothing
 from torchaug_gen.loading.reading import Reading
+from torchaug_gen.loading.remembering import Memory
 from torchaug_gen.loading.workers import end_persistent
 from torchaug_gen.ranks import Share
 
@@ -41,10 +42,30 @@ class Reader(ABC):
         """Raise ``ValueError`` where a position that another loader's reading said cannot be gone on from here."""
         return
 
+    def is_repeatable(self, epoch: int) -> bool:
+        """Say whether the order of an epoch follows from the epoch and a position, as far as can be told."""
+        return True
+
     @property
     def shared_by_ranks(self) -> bool:
         """Whether a position holds on every rank."""
         return True
+
+
+class RememberedReading(Reading):
+    """A reading in an order that follows from what samplers remember; positions hold that of the start of the epoch."""
+
+    def __init__(self, raw: Iterator[Any], position: Any, *, memory: Memory, private: Any) -> None:
+        super().__init__(raw, position, private=private)
+        self._memory = memory
+
+    def _advance(self, batch: Any) -> Any:
+        self.position = {**self.position, "batches": self.position["batches"] + 1}
+        return batch
+
+    def end(self) -> Any:
+        """Return the start of the next pass, before which the samplers remember this one."""
+        return {"batches": 0, "samplers": self._memory.state()}
 
 
 class TwinReader(Reader):
@@ -66,12 +87,14 @@ class TwinReader(Reader):
         self._seed = seed
         self._generator = torch.Generator()
         self._order: order.SeededOrder | None = None
+        self._memory = Memory(None)
         self._seeds_items = False
         if not isinstance(loader.dataset, IterableDataset):
             batched = loader.batch_sampler is not None
             sampler = loader.batch_sampler if batched else loader.sampler
             self._seeds_items = not draws_nothing(loader.dataset)
             seeded_for = rank if self._seeds_items else None
+            self._memory = Memory(sampler)
             self._order = order.SeededOrder(sampler, seed=seed, regroup=regroup, rank=seeded_for, batched=batched)
         self.twin = order.twin_of(loader, self._order, self._generator)
         weakref.finalize(self, end_persistent, self.twin)
@@ -79,12 +102,29 @@ class TwinReader(Reader):
     def read(self, epoch: int, position: Any = None) -> Reading:
         """Begin a pass; a map-style loader loads nothing of what is skipped."""
         self._prepare(epoch)
+        if self._memory:
+            if position is not None:
+                self._memory.load(position["samplers"])
+            # As it is now, before the order is asked for; how far that goes ahead of the batches is torch's affair.
+            position = position or {"batches": 0, "samplers": self._memory.state()}
+        done = position["batches"] if self._memory else position or 0
         # Without workers the data set draws in this process, whose generators are not ours to move.
         seeds_here = self._seeds_items and self.loader.num_workers == 0
         if self._order is not None:
-            self._order.epoch, self._order.skip, self._order.here = epoch, position or 0, seeds_here
+            self._order.epoch, self._order.skip, self._order.here = epoch, done, seeds_here
         private = PrivateState(rng.derive_seed(self._seed, "loader.main", epoch)) if seeds_here else None
-        return Reading(iter(self.twin), position or 0, private=private)
+        if self._memory:
+            return RememberedReading(iter(self.twin), position, memory=self._memory, private=private)
+        return Reading(iter(self.twin), done, private=private)
+
+    def is_repeatable(self, epoch: int) -> bool:
+        """Say whether the order of an epoch follows from the epoch and a position, as far as can be told."""
+        return self._order is None or self._order.is_repeatable(epoch)
+
+    @property
+    def shared_by_ranks(self) -> bool:
+        """Whether a position holds on every rank: not where each has samplers that remember."""
+        return not self._memory
 
     def _prepare(self, epoch: int) -> None:
         self._generator.manual_seed(rng.derive_seed(self._seed, "loader.workers", epoch))
