@@ -123,7 +123,7 @@ def test_effnet_sees_blur_noise_and_dropped_classes(photographs):
 
 def test_the_order_of_images_does_not_matter(monkeypatch):
     # So few that every number takes a random choice of images.
-    monkeypatch.setattr(module, "_MOST_NEIGHBOURS", 20)
+    monkeypatch.setattr(module, "MOST_NEIGHBOURS", 20)
     real, synthetic = noise(50), noise(30, seed=1, scale=0.9)
     one = measure_distances(real, synthetic, features=Means())
     two = measure_distances(real.flip(0), synthetic.roll(7, 0), features=Means())
