@@ -2,7 +2,7 @@
 
 The photograph is scikit-image's ``coins``; a threshold finds the coins once, and that makes the labels.
 Batches are what torchvision's detectors take: a list of images and a list of dicts. Boxes move with the images, and
-those that a crop has cut off go, together with their labels.
+those of which a crop leaves less than ``VISIBLE`` go, together with their labels.
 """
 
 import argparse
@@ -24,10 +24,12 @@ from torchaug_gen import AugmentedLoader, fuse
 SIDE = 192
 # Large coins are of class 2, small ones of class 1; 0 is the background, as torchvision counts.
 LARGE = 2100
+# A sliver of a coin is none: this much of it must be seen.
+VISIBLE = 0.3
 
 
 class Coins(Dataset[tuple[Tensor, dict[str, Tensor]]]):
-    """Windows of the photograph that are as high as it is, with the coins that lie in them whole.
+    """Windows of the photograph that are as high as it is, with the coins that are seen in them.
 
     Attributes:
         boxes: ``(M, 4)`` of all coins, x0, y0, x1, y1.
@@ -49,9 +51,10 @@ class Coins(Dataset[tuple[Tensor, dict[str, Tensor]]]):
         height = self._image.shape[1]
         left = index * (self._image.shape[2] - height) // (len(self) - 1)
         boxes = self.boxes - torch.tensor([left, 0, left, 0])
-        whole = (boxes[:, 0] >= 0) & (boxes[:, 2] <= height)
+        inside = boxes.clamp(0, height)
+        seen = (inside[:, 2] - inside[:, 0]) / (boxes[:, 2] - boxes[:, 0]) >= VISIBLE
         image = self._image[:, :, left : left + height]
-        return image, {"boxes": boxes[whole], "labels": self._labels[whole]}
+        return image, {"boxes": inside[seen], "labels": self._labels[seen]}
 
 
 def collate(items: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -71,8 +74,7 @@ def main() -> None:
         v2.RandomRotation(10),
         v2.ColorJitter(brightness=0.3, contrast=0.3),
     ]
-    # A sliver of a coin is none.
-    transform = fuse(steps, min_visibility=0.3)
+    transform = fuse(steps, min_visibility=VISIBLE)
     loader = AugmentedLoader(DataLoader(data, 4, shuffle=True, collate_fn=collate), transform)
     images, targets = next(iter(loader))
     _step(images, targets)

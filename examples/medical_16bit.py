@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from torchaug_gen import AugmentedLoader
+from torchaug_gen import AugmentedLoader, fuse
 
 SIDE = 224
 
@@ -60,7 +60,7 @@ def main() -> None:
     """Count the levels before and after, and draw augmented scans."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="of 16-bit PNG or TIFF files (default: made of a photograph)")
-    parser.add_argument("--window", type=int, nargs=2, default=(2000, 40000), metavar=("LOW", "HIGH"))
+    parser.add_argument("--window", type=int, nargs=2, default=(2000, 50000), metavar=("LOW", "HIGH"))
     parser.add_argument("--out", type=Path, default=Path("medical_16bit.png"), help="picture (default: %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -72,12 +72,13 @@ def main() -> None:
             v2.RandomRotation(180),
             v2.RandomHorizontalFlip(),
             # What differs between devices; a scan has no colour to jitter.
-            v2.ColorJitter(brightness=0.15, contrast=0.2),
+            v2.ColorJitter(brightness=0.1, contrast=0.1),
         ]
         loader = AugmentedLoader(DataLoader(scans, batch_size=4, shuffle=True), steps, fields={"images": ()})
         batches = [next(iter(loader)) for _ in range(3)]
-        before, after = len(scans[0].unique()), len(batches[0][0].unique())
-        print(f"one scan has {before} levels of grey, one augmented scan {after}; as uint8 both would have at most 256")
+        flipped = fuse(v2.RandomHorizontalFlip(p=1.0))(scans[0][None])
+        before, after, rounded = (len(image.unique()) for image in (scans[0], flipped, (scans[0] * 255).round()))
+        print(f"a scan has {before} levels of grey, and {after} once it is flipped; read as uint8 it has {rounded}")
         rows = [[shown(scans[index]) for index in range(min(len(scans), 4))]]
     rows += [[shown(image) for image in batch] for batch in batches]
     sheet(rows, arguments.out)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import kornia.augmentation as K
 import torch
-from pictures import GREEN, sheet, shown
+from pictures import BLUE, GREEN, sheet, shown
 from skimage.color import rgb2hed
 from skimage.data import immunohistochemistry
 from skimage.filters import gaussian, threshold_otsu
@@ -48,6 +48,12 @@ def overlap(net: nn.Module, images: Tensor, masks: Tensor) -> float:
     return float(((found == 1) & (masks == 1)).sum() / ((found == 1) | (masks == 1)).sum())
 
 
+def drawn(image: Tensor, mask: Tensor) -> Tensor:
+    """Return a tile, twice its size, with the stain in green and what the loss leaves out in blue."""
+    picture = shown(shown(image, mask=mask == 1, colors=[GREEN]) / 255, mask=mask == IGNORED, colors=[BLUE])
+    return picture.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
 def main() -> None:
     """Train on twelve tiles, test on four, and draw augmented tiles with their masks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,9 +68,9 @@ def main() -> None:
         K.ColorJitter(0.2, 0.2, 0.2, 0.03),
         data_keys=["input", "mask"],
     )
-    data = TensorDataset(images[:12], masks[:12])
+    data, transform = TensorDataset(images[:12], masks[:12]), fuse(steps, mask_fill=IGNORED)
     fields = {"images": 0, "masks": 1}
-    loader = AugmentedLoader(DataLoader(data, 6, shuffle=True), fuse(steps, mask_fill=IGNORED), fields=fields)
+    loader = AugmentedLoader(DataLoader(data, 6, shuffle=True), transform, fields=fields)
     torch.manual_seed(0)
     net = network()
     optimizer = torch.optim.Adam(net.parameters(), 0.01)
@@ -75,11 +81,12 @@ def main() -> None:
             loss.backward()
             optimizer.step()
     print(f"intersection over union on the four other tiles: {overlap(net, images[12:], masks[12:]):.2f}")
-    batch, truth = next(iter(loader))
-    rows = [[shown(images[row] / 255, mask=masks[row] == 1, colors=[GREEN]) for row in range(6)]]
-    rows.append([shown(image, mask=mask == 1, colors=[GREEN]) for image, mask in zip(batch, truth, strict=True)])
+    rows = [[drawn(image / 255, mask) for image, mask in zip(images[:6], masks[:6], strict=True)]]
+    for epoch in range(2):
+        augmented = transform(images[:6], masks=masks[:6], epoch=epoch)
+        rows.append([drawn(image, mask) for image, mask in zip(*augmented, strict=True)])
     sheet(rows, arguments.out)
-    print(f"six tiles, and six augmented ones, with the stain in green, in {arguments.out}")
+    print(f"six tiles, and below each what two epochs see of it; stain green, ignored blue; in {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -111,3 +111,16 @@ def test_the_right_camera_sees_the_motorcycle_further_left(example):
     (_, left), (_, right) = data[0], data[1]
     shift = left["boxes"][:, 0] - right["boxes"][:, 0]
     assert ((shift > 10) & (shift < 80)).all() and torch.equal(left["boxes"][:, 1::2], right["boxes"][:, 1::2])
+    for target in (left, right):
+        x0, y0, x1, y1 = target["boxes"][0].int().tolist()
+        near = target["masks"][0].bool()
+        assert near[y0:y1, x0:x1].float().mean() > 0.5 and not near[:y0].any()
+
+
+def test_coins_that_a_window_cuts_keep_their_boxes(example):
+    module = example("detection")
+    data = module.Coins()
+    cut = [target["boxes"] for _, target in data if bool((target["boxes"][:, 2] == data[0][0].shape[1]).any())]
+    assert cut, "windows cut coins"
+    for boxes in cut:
+        assert (boxes[:, 2] - boxes[:, 0] > 5).all()
