@@ -1,5 +1,6 @@
 """Labels: class indices ``(N,)`` or class probabilities ``(N, K)``, and the names of classes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,6 +9,17 @@ from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from torchaug_gen.wrapped import unwrapped
+
+
+def class_indices(labels: Tensor | Sequence[int]) -> Tensor:
+    """Return class indices ``(N,)`` as integers, none at all where the list is empty, or raise ``ValueError``."""
+    labels = torch.as_tensor(labels)
+    if labels.shape == (0,):
+        # An empty list becomes floating.
+        return labels.to(torch.int64)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels must be (N,) class indices, got shape {tuple(labels.shape)} of {labels.dtype}")
+    return labels
 
 
 def check_labels(labels: Tensor, num_classes: int, *, what: str = "labels") -> None:

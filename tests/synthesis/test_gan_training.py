@@ -2,7 +2,6 @@
 
 import json
 import re
-import threading
 from dataclasses import replace
 
 import pytest
@@ -97,37 +96,6 @@ def test_resuming_gives_the_weights_of_a_training_without_a_break(tmp_path, reci
     assert train(bars(), whole, tmp_path).sample(1)[0].isfinite().all()
     longer = train(bars(), replace(whole, steps=6, transition=whole.transition), tmp_path, resume=True)
     assert longer.sample(1)[0].isfinite().all()
-
-
-def test_two_processes_take_the_step_that_one_takes():
-    images = squares(classes=2)
-    config = replace(TINY, batch_size=8, augment=OPERATIONS, transition=0, mirror=True)
-    one = GanRecipe(images, config)
-    steps(one, images, 3)
-    halves, barrier, gradients = [GanRecipe(images, config) for _ in range(2)], threading.Barrier(2), {}
-
-    def work(rank):
-        def reduce(parameters):
-            parameters = list(parameters)
-            gradients[rank] = [p.grad.clone() for p in parameters]
-            barrier.wait(20)
-            for p, mine, other in zip(parameters, gradients[0], gradients[1], strict=True):
-                p.grad.copy_((mine + other) / 2)
-            barrier.wait(20)
-
-        for step in range(3):
-            halves[rank].step(take(images, 4, step * 8 + 4 * rank), step, reduce=reduce)
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for name, tensor in one.networks.state_dict().items():
-        first, second = (half.networks.state_dict()[name] for half in halves)
-        assert torch.equal(first, second), name
-        # Adam divides by the size of a gradient, so rounding of a gradient near 0 becomes a step of up to 3 × 1e-3.
-        assert (first - tensor).abs().median() < 1e-6, name
 
 
 def test_gradients_are_reduced_before_each_optimiser_steps():

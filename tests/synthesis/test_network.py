@@ -22,8 +22,10 @@ def wrap(net=None, **options):
 def test_a_latent_needs_a_size(latent_dim):
     with pytest.raises(ValueError, match="latent_dim and chunk must be at least 1"):
         wrap(latent_dim=latent_dim)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"latent_dim must be an integer, got 6\.5"):
         wrap(latent_dim=6.5)
+    with pytest.raises(TypeError, match=r"chunk must be an integer, got 2\.5"):
+        wrap(chunk=2.5)
 
 
 def test_a_latent_of_the_wrong_shape_says_how_the_network_was_called():
@@ -31,6 +33,85 @@ def test_a_latent_of_the_wrong_shape_says_how_the_network_was_called():
     with pytest.raises(RuntimeError) as caught:
         synthesizer.sample(2)
     assert "z (32, 6): check latent_dim=(6,)" in caught.value.__notes__[0]
+
+
+def test_labels_that_a_network_wants_otherwise_are_explained():
+    class OneHot(nn.Module):
+        def forward(self, z, y):
+            return torch.cat((z, y), dim=1)
+
+    with pytest.raises((RuntimeError, IndexError)) as caught:
+        wrap(OneHot()).sample(2)
+    assert "one-hot, wrap it in a module" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("count", [3, CHUNK, 3 * CHUNK])
+def test_a_network_that_writes_into_its_input_changes_nothing_else(count):
+    class Writing(Generator):
+        def forward(self, z, y):
+            images = super().forward(z, y)
+            z.zero_()
+            y += 100
+            return images
+
+    asked = torch.arange(count) % 5
+    images, labels = wrap(Writing()).sample(labels=asked)
+    expected, _ = wrap().sample(labels=asked)
+    assert torch.equal(images, expected)
+    assert torch.equal(labels, torch.arange(count) % 5)
+    assert torch.equal(asked, labels)
+    assert labels.data_ptr() != asked.data_ptr()
+    synthesizer = wrap(Writing())
+    latents = torch.ones(count, 6)
+    synthesizer.render(latents, labels, seed=0, epoch=0, positions=torch.arange(count))
+    assert latents.eq(1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_given_latents_of_its_own(dtype, tmp_path):
+    images, labels = wrap().sample(9)
+    synthesizer = wrap(Generator().to(dtype))
+    others, _ = synthesizer.sample(9, labels=labels)
+    assert others.dtype is torch.float32
+    torch.testing.assert_close(others, images, atol=0.02, rtol=0)
+    if dtype is torch.float64:
+        assert not torch.equal(others, images)
+        synthesizer.save(tmp_path)
+        assert torch.equal(Synthesizer.load(tmp_path, trust=True).sample(9)[0], others)
+
+
+class Beside(Generator):
+    def __init__(self, put):
+        super().__init__()
+        self.put = put
+
+    def forward(self, z, y):
+        return self.put(super().forward(z, y), z)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda images, z: (images, z),
+        lambda images, z: [None, images],
+        lambda images, z: {"z": z, "images": images},
+        lambda images, z: {"sample": images, "z": z},
+    ],
+)
+def test_images_are_found_in_what_a_network_returns(put, tmp_path):
+    images, _ = wrap().sample(4)
+    assert torch.equal(wrap(Beside(put)).sample(4)[0], images)
+
+
+def test_images_beside_latents_survive_saving(tmp_path):
+    synthesizer = wrap(Beside(lambda images, z: (images, z * 2)))
+    synthesizer.save(tmp_path)
+    torch.testing.assert_close(Synthesizer.load(tmp_path, trust=True).sample(4)[0], synthesizer.sample(4)[0])
+
+
+def test_a_dictionary_without_images_is_named():
+    with pytest.raises(ValueError, match="got a dict of x, z without images or sample: wrap it to return its images"):
+        wrap(Beside(lambda images, z: {"x": images, "z": z})).sample(1)
 
 
 def test_inference_mode_is_used_where_a_network_says_that_it_draws_no_noise():

@@ -165,6 +165,15 @@ def test_counts_must_agree(synthesizer):
         synthesizer.sample(-1)
     with pytest.raises(ValueError, match="positions must be at least 0, got -2"):
         synthesizer.sample(positions=[-2])
+    with pytest.raises(ValueError, match=r"positions must be integers, got torch\.float32"):
+        synthesizer.sample(positions=[0.9, 1.2])
+
+
+@pytest.mark.parametrize("options", [{"labels": []}, {"positions": []}, {"labels": torch.empty(0)}], ids=str)
+def test_empty_lists_are_no_error(synthesizer, options):
+    images, labels = synthesizer.sample(**options)
+    assert images.shape == (0, *SHAPE)
+    assert (labels.shape, labels.dtype) == ((0,), torch.int64)
 
 
 def test_no_images_are_no_error(synthesizer):
@@ -218,6 +227,8 @@ def test_images_can_be_trained_on():
         ({"image_shape": (3, 0, 4)}, ValueError, "image_shape"),
         ({"image_shape": (3, 4)}, ValueError, "image_shape"),
         ({"num_classes": 0}, ValueError, "num_classes"),
+        ({"num_classes": 2.5}, TypeError, "num_classes must be an integer, got 2.5"),
+        ({"image_shape": (3, 2.9, 2)}, TypeError, "each size of image_shape must be an integer, got 2.9"),
         ({"value_range": (1, 1)}, ValueError, "black < white"),
     ],
 )

@@ -168,6 +168,8 @@ def test_no_images_are_no_error(num_classes):
     synthesizer, labels = make(num_classes), labels_of(0, num_classes)
     assert synthesizer.vary(images_of(0), labels, strength=0.5).shape == (0, *SHAPE)
     assert synthesizer.reconstruct(images_of(0), labels).shape == (0, *SHAPE)
+    if num_classes is not None:
+        assert synthesizer.vary(images_of(0), [], strength=0.5).shape == (0, *SHAPE)
 
 
 def test_global_random_state_is_neither_read_nor_moved():

@@ -1,6 +1,6 @@
 """Running a network on one chunk of latents: as it is, compiled, or replayed as a CUDA graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
@@ -49,6 +49,15 @@ class NoiseWatch(Seeded):
     def drew(self) -> bool:
         """Whether a random operation ran."""
         return bool(self._generators)
+
+
+def images_of(output: object) -> object:
+    """Return what of a network's output are its images: the output, its first tensor, or its images by name."""
+    if isinstance(output, Mapping):
+        return next((output[name] for name in ("images", "sample") if name in output), output)
+    if isinstance(output, tuple | list):
+        return next((part for part in output if isinstance(part, Tensor)), output)
+    return output
 
 
 def quiet(call: Call, net: nn.Module, acceleration: Acceleration, z: Tensor, labels: Tensor | None) -> Call:
@@ -136,7 +145,7 @@ def _compiled(net: nn.Module, z: Tensor, labels: Tensor | None) -> Call:
     if traced.draws_noise:
         raise ValueError("cuda_graph and compile need a network that draws no random numbers of its own")
     compiled = torch.compile(traced.network, dynamic=False)
-    return lambda z, labels: cast(Tensor, compiled(z) if labels is None else compiled(z, labels))
+    return lambda z, labels: cast(Tensor, images_of(compiled(z) if labels is None else compiled(z, labels)))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -1,18 +1,17 @@
 """NetworkSynthesizer: images from latent vectors through a network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from operator import index
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from torchaug_gen import rng
-from torchaug_gen.synthesis.drawing import Acceleration, Call, NoiseWatch, quiet, to_device
-from torchaug_gen.synthesis.synthesizer import Synthesizer
+from torchaug_gen.synthesis.drawing import Acceleration, Call, NoiseWatch, images_of, quiet, to_device
+from torchaug_gen.synthesis.synthesizer import Synthesizer, whole
 
 
 class NetworkSynthesizer(Synthesizer):
@@ -46,8 +45,9 @@ class NetworkSynthesizer(Synthesizer):
     ) -> None:
         if not isinstance(net, nn.Module):
             raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
-        shape = tuple(map(index, latent_dim)) if isinstance(latent_dim, Sequence) else (index(latent_dim),)
-        if not shape or min(shape) < 1 or chunk < 1:
+        sizes = latent_dim if isinstance(latent_dim, Sequence) else (latent_dim,)
+        shape = tuple(whole("latent_dim", size) for size in sizes)
+        if not shape or min(shape) < 1 or whole("chunk", chunk) < 1:
             raise ValueError(f"latent_dim and chunk must be at least 1, got {latent_dim} and {chunk}")
         low, high = value_range
         if not low < high:
@@ -67,6 +67,12 @@ class NetworkSynthesizer(Synthesizer):
         """The device of the network's first parameter or buffer."""
         tensor = next(chain(self.net.parameters(), self.net.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What the network calculates in: the type of its first floating parameter."""
+        floating = (parameter.dtype for parameter in self.net.parameters() if parameter.is_floating_point())
+        return next(floating, torch.float32)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network to a device and return the synthesizer."""
@@ -124,7 +130,7 @@ class NetworkSynthesizer(Synthesizer):
         return to_device(latents if self.truncation == 1 else latents * self.truncation, self.device)
 
     def render(self, latents: Tensor, labels: Tensor | None, *, seed: int, epoch: int, positions: Tensor) -> Tensor:
-        """Return the images ``(N, C, H, W)`` of latents, floating, with black at 0 and white at 1.
+        """Return the images ``(N, C, H, W)`` of latents, float32, with black at 0 and white at 1.
 
         Args:
             latents: ``(N, *latent_shape)`` on :attr:`device`.
@@ -134,7 +140,8 @@ class NetworkSynthesizer(Synthesizer):
             positions: see there.
         """
         self.net.eval()
-        images = torch.empty(len(positions), *self.image_shape, device=self.device)
+        images = torch.empty(len(positions), *self.image_shape, device=self.device, dtype=torch.float32)
+        latents = latents.to(self._dtype)
         for start in range(0, len(positions), self.chunk):
             rows = slice(start, start + self.chunk)
             z, y = self._pad(latents[rows]), None if labels is None else self._pad(labels[rows])
@@ -144,7 +151,7 @@ class NetworkSynthesizer(Synthesizer):
 
     def zeros(self) -> tuple[Tensor, Tensor | None]:
         """Return a chunk of latents, and of labels where the synthesizer has classes, to trace the network with."""
-        z = torch.zeros(self.chunk, *self.latent_shape, device=self.device)
+        z = torch.zeros(self.chunk, *self.latent_shape, device=self.device, dtype=self._dtype)
         if self.num_classes is None:
             return z, None
         return z, torch.zeros(self.chunk, dtype=torch.int64, device=self.device)
@@ -187,26 +194,35 @@ class NetworkSynthesizer(Synthesizer):
 
     def _run(self, z: Tensor, labels: Tensor | None) -> Tensor:
         try:
-            chunk: Tensor = self.net(z) if labels is None else self.net(z, labels)
+            output = self.net(z) if labels is None else self.net(z, labels)
         except (TypeError, RuntimeError, IndexError) as error:
-            given = f"z {tuple(z.shape)}" + ("" if labels is None else f" and y {tuple(labels.shape)}")
+            given, hint = f"z {tuple(z.shape)}", ""
+            if labels is not None:
+                given += f" and y {tuple(labels.shape)}"
+                hint = (
+                    " If it takes labels otherwise, such as one-hot, wrap it in a module whose forward(self, z, y) "
+                    f"calls it with torch.nn.functional.one_hot(y, {self.num_classes}).to(z.dtype), or as it wants."
+                )
             error.add_note(
                 f"The network was called with {given}: check latent_dim={self.latent_shape} and "
-                f"num_classes={self.num_classes} in Synthesizer.from_module."
+                f"num_classes={self.num_classes} in Synthesizer.from_module.{hint}"
             )
             raise
-        self._check(chunk)
-        return chunk
+        images = images_of(output)
+        self._check(images)
+        return cast(Tensor, images)
 
     def _pad(self, rows: Tensor) -> Tensor:
-        """Repeat the last row until there are ``chunk``."""
+        """Repeat the last row until there are ``chunk``; the network may write into what is returned."""
         missing = self.chunk - len(rows)
-        return rows if missing == 0 else torch.cat((rows, rows[-1:].expand(missing, *rows.shape[1:])))
+        return rows.clone() if missing == 0 else torch.cat((rows, rows[-1:].expand(missing, *rows.shape[1:])))
 
     def _check(self, images: object) -> None:
         expected = (self.chunk, *self.image_shape)
         if not isinstance(images, Tensor) or tuple(images.shape) != expected:
             got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            if isinstance(images, Mapping):
+                got = f"a {got} of {', '.join(map(str, images))} without images or sample: wrap it to return its images"
             raise ValueError(
                 f"the network must return images of shape {expected}, got {got}; "
                 "image_shape= in Synthesizer.from_module is (channels, height, width)"

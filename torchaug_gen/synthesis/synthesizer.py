@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchaug_gen import rng
-from torchaug_gen.labels import check_labels
+from torchaug_gen.labels import check_labels, class_indices
 from torchaug_gen.synthesis import range_checks
 from torchaug_gen.synthesis.drawing import to_device
 
@@ -38,9 +39,9 @@ class Synthesizer(ABC):
 
     def __init__(self, image_shape: Sequence[int], *, num_classes: int | None = None) -> None:
         self.image_shape = _check_shape(image_shape)
-        if num_classes is not None and num_classes < 1:
+        self.num_classes = None if num_classes is None else whole("num_classes", num_classes)
+        if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, or None for no labels, got {num_classes}")
-        self.num_classes = num_classes
         self.classes: tuple[str, ...] | None = None
 
     @abstractmethod
@@ -189,8 +190,11 @@ class Synthesizer(ABC):
 
         Args:
             net: called as ``net(z)``, or ``net(z, y)`` when ``num_classes`` is given, with ``z`` of shape
-                ``(chunk, latent_dim)`` float32 standard normal and ``y`` of shape ``(chunk,)`` int64; returns images
-                ``(chunk, C, H, W)``. It is put into evaluation mode and stays on its device.
+                ``(chunk, latent_dim)`` standard normal, in the dtype of its first floating parameter, and ``y`` of
+                shape ``(chunk,)`` int64; returns images ``(chunk, C, H, W)``, alone, as the first tensor of a tuple
+                or list, or as ``"images"`` or ``"sample"`` of a dictionary. It is put into evaluation mode and stays
+                on its device. A network that is called otherwise, such as with one-hot labels, needs a module around
+                it.
             latent_dim: width of ``z``, or its shape where a row is no vector: ``(100, 1, 1)`` for a DCGAN that begins
                 with a transposed convolution. The numbers are the same either way.
             image_shape: ``(C, H, W)``.
@@ -295,8 +299,16 @@ def check_images(images: Tensor, shape: tuple[int, int, int, int], positions: Te
     return images.clamp(0, 1)
 
 
+def whole(name: str, value: object) -> int:
+    """Return ``value`` as an integer, or raise ``TypeError`` where it is none."""
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
 def _check_shape(image_shape: Sequence[int]) -> ImageShape:
-    shape = tuple(int(size) for size in image_shape)
+    shape = tuple(whole("each size of image_shape", size) for size in image_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"image_shape must be (channels, height, width), each at least 1, got {tuple(image_shape)}")
     return shape
@@ -307,12 +319,13 @@ def _resolve(
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``positions`` and ``labels`` as tensors that agree with ``n``."""
     if labels is not None:
-        labels = torch.as_tensor(labels)
-        if labels.ndim != 1 or labels.is_floating_point():
-            raise ValueError(f"labels must be (N,) class indices, got shape {tuple(labels.shape)} of {labels.dtype}")
-        labels = labels.to(torch.int64)
+        # copy: what is delivered must not change with the caller's tensor, nor this with it.
+        labels = class_indices(labels).to(torch.int64, copy=True)
     if positions is not None:
-        positions = torch.as_tensor(positions, dtype=torch.int64).reshape(-1).cpu()
+        given = torch.as_tensor(positions)
+        if given.numel() and (given.is_floating_point() or given.is_complex()):
+            raise ValueError(f"positions must be integers, got {given.dtype}")
+        positions = given.to(torch.int64).reshape(-1).cpu()
     counts = {
         name: count
         for name, count in (

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchaug_gen.synthesis.gan.network import check_sizes, levels
+from torchaug_gen.synthesis.training import distributed
 
 # The paper's narrowest network has eight times, for images that are learned in days.
 _WIDEST = 4
@@ -49,10 +50,10 @@ class DcganGeneratorNet(nn.Module):
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, latent_dim)
         inputs = latent_dim if num_classes is None else 2 * latent_dim
         self.basis = nn.Linear(inputs, widths[-1] * math.prod(sizes[-1]), bias=False)
-        layers: list[nn.Module] = [nn.Unflatten(1, (widths[-1], *sizes[-1])), nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Unflatten(1, (widths[-1], *sizes[-1])), BatchNorm(widths[-1]), nn.ReLU()]
         for (wide, narrow), size in zip(pairwise(widths[::-1]), sizes[-2::-1], strict=True):
             up = nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)
-            layers += [up, _Crop(size), nn.BatchNorm2d(narrow), nn.ReLU()]
+            layers += [up, _Crop(size), BatchNorm(narrow), nn.ReLU()]
         layers += [nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1), _Crop(self.size), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         _initialise(self)
@@ -96,7 +97,7 @@ class DcganCriticNet(nn.Module):
         inputs = channels if num_classes is None else channels + 1
         layers: list[nn.Module] = [_Halve(inputs, width, bias=True), nn.LeakyReLU(0.2)]
         for narrow, wide in pairwise(widths):
-            layers += [_Halve(narrow, wide, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+            layers += [_Halve(narrow, wide, bias=False), BatchNorm(wide), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * math.prod(sizes[-1]), 1))
         _initialise(self)
 
@@ -105,6 +106,34 @@ class DcganCriticNet(nn.Module):
         if self.embedding is not None:
             images = torch.cat((images, self.embedding(labels).view(-1, 1, *self.size)), dim=1)
         return cast(Tensor, self.layers(images)).squeeze(1)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation over the rows of all processes, each of which has as many.
+
+    :class:`torch.nn.SyncBatchNorm` does so on GPUs only.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise ``(N, C, H, W)``, by the statistics of the whole batch while training."""
+        if not self.training or distributed.share().count == 1:
+            return super().forward(features)
+        # Half precision would lose the variance of features that are far from 0.
+        exact = features.float()
+        mean = distributed.joint_mean(exact.mean(dim=(0, 2, 3)))
+        centred = exact - mean.view(1, -1, 1, 1)
+        variance = distributed.joint_mean(centred.square().mean(dim=(0, 2, 3)))
+        self._remember(mean, variance, distributed.share().count * features[:, 0].numel())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(features.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Let the running statistics follow, the variance without bias, as PyTorch does."""
+        momentum, following = cast(float, self.momentum), variance * count / (count - 1)
+        cast(Tensor, self.running_mean).lerp_(mean, momentum)
+        cast(Tensor, self.running_var).lerp_(following, momentum)
+        cast(Tensor, self.num_batches_tracked).add_(1)
 
 
 class _Crop(nn.Module):

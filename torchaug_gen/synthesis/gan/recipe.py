@@ -22,7 +22,6 @@ from torchaug_gen.synthesis.gan.losses import (
 )
 from torchaug_gen.synthesis.gan.network import CriticNet, GeneratorNet
 from torchaug_gen.synthesis.network import NetworkSynthesizer
-from torchaug_gen.synthesis.training import distributed
 from torchaug_gen.synthesis.training.data import TrainingImages
 from torchaug_gen.synthesis.training.recipe import Batch, Recipe, Reduce
 
@@ -170,11 +169,6 @@ class GanRecipe(Recipe):
         half_life = min(cast(int, config.ema_images), 0.05 * (step + 1) * config.batch_size)
         keep = 0.5 ** (config.batch_size / half_life) if half_life else 0.0
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.generator.parameters()), 1 - keep)
-        for net in (self.generator, self.critic):
-            for buffer in net.buffers():
-                # Statistics of batch normalisation, which each process has of its own rows.
-                if buffer.is_floating_point() and buffer.dim():
-                    buffer.copy_(distributed.mean(buffer))
         for mine, buffer in zip(self.averaged.buffers(), self.generator.buffers(), strict=True):
             mine.copy_(buffer)
 

@@ -8,7 +8,7 @@ optimiser's step, is right for any loss that is a mean over rows.
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -80,6 +80,19 @@ def mean(tensor: Tensor) -> Tensor:
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total / dist.get_world_size()
+
+
+def joint_mean(tensor: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes, through which gradients flow; alone, the tensor itself.
+
+    Every process must call it, and its backward pass, in the same order. The gradient is that of the mean of all
+    processes' losses once :func:`average_gradients` has averaged.
+    """
+    if not _joined():
+        return tensor
+    from torch.distributed.nn.functional import all_reduce
+
+    return cast(Tensor, all_reduce(tensor)) / dist.get_world_size()
 
 
 def from_first(value: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen import rng
-from torchaug_gen.labels import check_labels
+from torchaug_gen.labels import check_labels, class_indices
 from torchaug_gen.pixels import convert, outside
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.vae import prior
@@ -182,7 +182,7 @@ class VaeSynthesizer(NetworkSynthesizer):
     ) -> Tensor:
         """Run on full chunks, so that a row's last bits do not depend on how many come with it."""
         self.net.eval()
-        out = torch.empty(len(rows), *shape, device=self.device)
+        out = torch.empty(len(rows), *shape, device=self.device, dtype=torch.float32)
         for start in range(0, len(rows), self.chunk):
             part = slice(start, start + self.chunk)
             kept = len(rows[part])
@@ -210,9 +210,7 @@ class VaeSynthesizer(NetworkSynthesizer):
             return None
         if labels is None:
             raise ValueError(f"this synthesizer has {self.num_classes} classes: pass the labels of {name}")
-        labels = torch.as_tensor(labels)
-        if labels.ndim != 1 or labels.is_floating_point():
-            raise ValueError(f"labels must be (N,) class indices, got shape {tuple(labels.shape)} of {labels.dtype}")
+        labels = class_indices(labels)
         if len(labels) != count:
             raise ValueError(f"{name} and labels must be as many, got {count} and {len(labels)}")
         check_labels(labels, self.num_classes)
