@@ -119,7 +119,8 @@ class Sources:
 
     def _train(self, kind: str, out: Path, *, resume: bool) -> None:
         seed = rng.derive_seed(self.seed, "experiment.synthesizer")
-        train, side, about = self.images.train, self.data.side, {"seed": seed, "device": self.settings.device}
+        train, side = self.images.train, self.data.side
+        about: dict[str, Any] = {"seed": seed, "device": self.settings.device}
         if kind == "vae":
             train_vae(train, replace(self.settings.vae_for(side), **about), out=out, resume=resume, progress=False)
         else:

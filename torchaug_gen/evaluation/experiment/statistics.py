@@ -102,7 +102,7 @@ def compare_pairs(
         raise ValueError(f"figures must be finite, got {[*baseline, *other]}")
     count = len(differences)
     mean = float(differences.mean())
-    sides = {"above": int((differences > 0).sum()), "below": int((differences < 0).sum())}
+    sides: dict[str, Any] = {"above": int((differences > 0).sum()), "below": int((differences < 0).sum())}
     if count < 2:
         return Comparison(arm, against, per_class, count, mean, None, None, None, **sides)
     error = standard_error(differences, tested=tested)
