@@ -1,10 +1,10 @@
 """Scenes of a car's cameras, with boxes and what is near: ``python examples/driving.py``.
 
 No driving scene is free to ship, so scikit-image's stereo pair of a motorcycle stands for one. Each camera's image is a
-scene of its own, with boxes around the vehicle and its wheels, and a mask of what stands in the way, which the disparity
-of the two tells. Boxes and masks move with the image. The disparity itself would not do: an image that is cropped and
-enlarged shows things nearer than its numbers say. What augmentation a vehicle's cameras bear is narrower than usual: the
-ground stays below, since no car drives on its roof, and light changes a lot.
+scene of its own, with boxes around the vehicle and its wheels, and a mask of what is near, which the disparity of the
+two tells. Boxes and masks move with the image. The disparity itself would not do: an image that is cropped and enlarged
+shows things nearer than its numbers say. What augmentation a vehicle's cameras bear is narrower than usual: the ground
+stays below, since no car drives on its roof, and light changes a lot.
 """
 
 import argparse
