@@ -1,3 +1,4 @@
+import json
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -242,6 +243,83 @@ def test_ranks_share_a_stream(monkeypatch):
 def test_a_synthetic_stream_starts_again():
     mixed = MixedIterableDataset(Stream(10), Stream(2), synthetic_fraction=0.5)
     assert len(list(mixed)) == 20
+
+
+class Seekable(Stream):
+    """One that can be begun behind a number of items."""
+
+    start, read = 0, 0
+
+    def seek(self, position):
+        self.start = position
+
+    def __iter__(self):
+        start, self.start = self.start, 0
+        for index in range(start, self.n):
+            self.read += 1
+            yield torch.full((3, 4, 4), index, dtype=torch.uint8), index % 10
+
+
+class Remembering(Stream):
+    """One that keeps a state, and passes over items that it does not deliver."""
+
+    done, read = 0, 0
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state):
+        self.done = state["done"]
+
+    def __iter__(self):
+        while self.done < self.n:
+            self.done += 1
+            if self.done % 5:
+                self.read += 1
+                yield torch.full((3, 4, 4), self.done, dtype=torch.uint8), self.done % 10
+        self.done = 0
+
+
+def begun(dataset, items):
+    """Return the state behind so many items, as it comes back from JSON."""
+    running = iter(dataset)
+    for _ in range(items):
+        next(running)
+    return json.loads(json.dumps(dataset.state_dict()))
+
+
+def gone_on(dataset, state):
+    dataset.load_state_dict(state)
+    assert json.loads(json.dumps(dataset.state_dict())) == state
+    return list(map(key, dataset))
+
+
+@pytest.mark.parametrize(("ranks", "fraction"), [(1, 0.3), (3, 0.3), (2, 0.8)])
+@pytest.mark.parametrize("make", [Real, Seekable, Remembering, lambda n: Remembering(n, splits_itself=True)])
+def test_a_mixed_stream_goes_on_behind_any_item(make, fraction, ranks, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    for rank in range(ranks):
+        monkeypatch.setenv("RANK", str(rank))
+        mixed = lambda: MixedIterableDataset(make(12), NOISE, synthetic_fraction=fraction)  # noqa: E731
+        whole = list(map(key, mixed()))
+        for done in (0, 2, len(whole) - 2, len(whole) - 1, len(whole)):
+            resumed = mixed()
+            assert gone_on(resumed, begun(mixed(), done)) == whole[done:], done
+            assert list(map(key, resumed)) == whole
+
+
+def test_a_mixed_stream_reads_nothing_of_what_came_before():
+    for real, read in ((Real(), lambda real: len(real.loaded)), (Seekable(), lambda real: real.read)):
+        state = begun(MixedIterableDataset(Real(), NOISE, synthetic_fraction=0.3), 40)
+        resumed = MixedIterableDataset(real, NOISE, synthetic_fraction=0.3)
+        assert len(gone_on(resumed, state)) == 10 and read(real) <= 8
+
+
+def test_a_mixed_stream_that_cannot_be_positioned_says_so():
+    mixed = lambda: MixedIterableDataset(Stream(), Stream(), synthetic_fraction=0.3)  # noqa: E731
+    whole, state = list(map(key, mixed())), begun(mixed(), 20)
+    with pytest.warns(RuntimeWarning, match="Stream cannot be positioned: 14 items are read and thrown away"):
+        assert gone_on(mixed(), state) == whole[20:]
 
 
 # --- what they refuse

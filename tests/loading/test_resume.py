@@ -11,7 +11,7 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
-from fakes import CLASSES, Coded, CodedStream, Listed, coded_batches, image, mixed, real_ids, same, stock
+from fakes import CLASSES, Coded, CodedStream, Drawn, Listed, coded_batches, image, mixed, real_ids, same, stock
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -25,7 +25,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
-from torchaug_gen import MixUp
+from torchaug_gen import MixedIterableDataset, MixUp
 
 WAYS = ("rebatch", "extend", "replace")
 
@@ -185,6 +185,19 @@ STREAMS = {
 }
 
 
+def between(real):
+    """Return a stream of synthetic items between the real ones, which share themselves out over workers."""
+    real.splits_itself = True
+    return MixedIterableDataset(real, Drawn(), synthetic_fraction=0.3)
+
+
+STREAMS |= {
+    "mixed data set": lambda **o: DataLoader(MixedIterableDataset(DATA, Drawn(), synthetic_fraction=0.3), 4, **o),
+    "mixed seek": lambda **o: DataLoader(between(Seekable()), 4, **o),
+    "mixed carried state": lambda **o: DataLoader(between(Carries()), 4, **o),
+}
+
+
 def stateful(data, **options):
     torchdata = pytest.importorskip("torchdata.stateful_dataloader", reason="needs torchdata")
     return torchdata.StatefulDataLoader(data, 4, **options)
@@ -193,6 +206,7 @@ def stateful(data, **options):
 STREAMS |= {
     "stateful": lambda **o: stateful(Remembers(24), **o),
     "stateful carried": lambda **o: stateful(Carries(24), **o),
+    "stateful mixed": lambda **o: stateful(between(Remembers(24)), **o),
     "stateful map": lambda **o: stateful(Draws(23), shuffle=True, generator=torch.Generator(), **o),
 }
 LOADERS = MAP_STYLE | STREAMS
@@ -327,14 +341,16 @@ def test_batches_without_a_real_row_match_the_latest_labels(fraction):
     check(lambda: mixed(stock(7, 3, shuffle=True), fraction, prefetch=0), every=17)
 
 
+WITH_WORKERS = (
+    *("shuffle", "draws", "draws whole batches", "mixed data set", "mixed seek", "stateful mixed"),
+    *("seek", "seek uneven", "state", "stateful", "stateful map"),
+)
+
+
 @pytest.mark.parametrize(
     ("name", "mixing", "every"),
-    [("draws", "rebatch", 9), ("seek", "extend", 9)]
-    + [
-        pytest.param(name, mixing, 2, marks=pytest.mark.slow)
-        for name in ("shuffle", "draws", "seek", "seek uneven", "state", "stateful", "stateful map")
-        for mixing in WAYS
-    ],
+    [("draws", "rebatch", 9), ("seek", "extend", 9), ("mixed data set", "replace", 9)]
+    + [pytest.param(name, mixing, 2, marks=pytest.mark.slow) for name in WITH_WORKERS for mixing in WAYS],
 )
 def test_with_workers(name, mixing, every):
     check(lambda: mixed(LOADERS[name](num_workers=2), 0.3, mixing=mixing), every)
@@ -580,7 +596,7 @@ FRESH = """
 import json, pickle, sys
 sys.path[:0] = sys.argv[1:]
 from test_resume import LOADERS, mixed, warm_up
-from torchaug_gen import MixUp
+from torchaug_gen import MixedIterableDataset, MixUp
 answers = []
 for name, workers, state in json.load(sys.stdin):
     loader = mixed(LOADERS[name](num_workers=workers), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")

@@ -9,7 +9,7 @@ from fakes import Drawn
 from shard_files import make_shards, shown
 from torch.utils.data import DataLoader
 
-from torchaug_gen import AugmentedLoader
+from torchaug_gen import AugmentedLoader, MixedIterableDataset
 from torchaug_gen.shards.stream import ShardStream
 
 SIZES = [9, 2, 14, 7, 5]
@@ -17,8 +17,10 @@ TOTAL = sum(SIZES)
 SIZE = (3, 20, 18)
 
 
-def make(folder, *, workers=0, mixing="rebatch", batch_size=4, **options):
+def make(folder, *, workers=0, mixing="rebatch", batch_size=4, between=False, **options):
     stream = ShardStream(folder, **{"fields": ("png", "cls"), "shuffle": 10, "batch_size": batch_size, **options})
+    if between:
+        stream = MixedIterableDataset(stream, Drawn(SIZE, num_classes=1000), synthetic_fraction=0.2)
     loader = DataLoader(stream, batch_size, num_workers=workers)
     synthesizer = Drawn(SIZE, num_classes=1000)
     return AugmentedLoader(
@@ -82,6 +84,22 @@ def test_it_mixes_and_resumes_bit_for_bit(case, workers, mixing):
         resumed.load_state_dict(states[done])
         assert equal(list(resumed), batches[done:]), done
         assert equal(list(resumed), second)
+
+
+@pytest.mark.filterwarnings("ignore:skipped:RuntimeWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_with_synthetic_items_between_its_own_it_resumes_too(case, workers):
+    folder, expected = case
+    first = make(folder, workers=workers, between=True)
+    batches, states = followed(first)
+    second = list(first)
+    # Those of the data set are no synthetic ones to the loader; they show their position and epoch 0.
+    real = [shown(image) for images, _, synthetic in batches for image in images[~synthetic] if image[2, 0, 0] == 77]
+    assert sorted(real) == expected
+    for done in (1, 7, len(batches) - 1):
+        resumed = make(folder, workers=workers, between=True)
+        resumed.load_state_dict(states[done])
+        assert equal(list(resumed), batches[done:]) and equal(list(resumed), second), done
 
 
 def test_its_length_is_known_with_an_index(tmp_path):

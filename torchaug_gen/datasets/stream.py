@@ -1,14 +1,15 @@
 """MixedIterableDataset: a stream with synthetic items between the real ones."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from torchaug_gen.datasets.drawing import check_class_count, tell
 from torchaug_gen.datasets.items import SyntheticItems
+from torchaug_gen.datasets.place import Place, can_seek, keeps_state, state_of
 from torchaug_gen.mixing import Tally, as_fraction
 from torchaug_gen.ranks import Share, consumer
 
@@ -33,6 +34,9 @@ class MixedIterableDataset(IterableDataset[Any]):
     Raises:
         ValueError: as for :class:`MixedDataset`.
         TypeError: likewise.
+
+    A pass can be gone on with where it was broken off: :meth:`state_dict`, which an :class:`AugmentedLoader` around a
+    ``DataLoader`` of this data set saves for each worker.
     """
 
     splits_itself = True
@@ -50,60 +54,111 @@ class MixedIterableDataset(IterableDataset[Any]):
         self._fraction = as_fraction(synthetic_fraction)
         self._synthetic = SyntheticItems(synthetic, seed, real=real, labels=labels)
         check_class_count(real, synthetic)
+        self._start: Place | None = None
+        self._running: Place | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic items from the next iteration on; data sets inside are told."""
+        self._running = None
         self._synthetic.epoch.set(epoch)
         tell(epoch, self.dataset, self._synthetic.source)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where this consumer's pass is: behind the item that it delivered last.
+
+        It holds the state of the real data set where that keeps one, and is as good for JSON as that is.
+        """
+        return (self._running or self._start or Place()).to_state(self.dataset)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Make this consumer's next pass go on from where ``state`` was saved, once.
+
+        Nothing that comes before is loaded where the real data set is map-style, keeps a state, or has
+        ``seek(position)``; else, and where synthetic items are a stream, it is read and thrown away. The epoch, and the
+        numbers of workers and ranks, have to be those of the state.
+        """
+        self._running, self._start = None, Place.from_state(state, self.dataset)
+
     def __iter__(self) -> Iterator[Any]:
+        place, self._start = self._start or Place(), None
+        self._running = place
+        return self._items(place)
+
+    def _items(self, place: Place) -> Iterator[Any]:
         worker, alone = consumer(), Share(0, 1)
         # Whoever shares out the items keeps the pattern: this data set, or the real one inside.
         share, inner = (alone, worker) if getattr(self.dataset, "splits_itself", False) else (worker, alone)
-        synthetic = self._synthetic_items(worker, share, inner)
-        drawn, total = share.index, 0
-        for number, item in _numbered(self.dataset, share):
-            total = number + 1
-            if item is _NOT_MINE:
-                continue
-            self._synthetic.imitate(item, self.dataset)
-            while drawn < self._due(total):
-                yield next(synthetic)
-                drawn += share.count
-            yield self._synthetic.checked(item)
+        synthetic = self._synthetic_items(worker, share, inner, skip=place.synthetic)
+        real = iter(()) if place.ended else _real_items(self.dataset, share, first=place.real)
+        while not place.ended:
+            mine = place.real % share.count == share.index
+            if mine and self._waiting(place, share, place.real + 1):
+                # The real item is read before the synthetic ones in front of it are delivered: only if it is there.
+                place.inner = state_of(self.dataset)
+            item = next(real, _END)
+            if item is _END:
+                place.ended, place.inner = True, None
+                break
+            if mine:
+                self._synthetic.imitate(item, self.dataset)
+                while self._waiting(place, share, place.real + 1):
+                    place.synthetic += 1
+                    yield next(synthetic)
+            place.real, place.inner = place.real + 1, None
+            if mine:
+                yield self._synthetic.checked(item)
         # Synthetic items that stand before real ones of other workers.
-        self._synthetic.imitate(None, self.dataset)
-        while total and drawn < self._due(total):
+        while place.real and self._waiting(place, share, place.real):
+            self._imitate_the_first()
+            place.synthetic += 1
             yield next(synthetic)
-            drawn += share.count
+        if self._running is place:
+            self._running = None
+
+    def _waiting(self, place: Place, share: Share, real: int) -> bool:
+        """Say whether a synthetic item of this consumer stands before the last of the first ``real`` real ones."""
+        return share.index + place.synthetic * share.count < self._due(real)
+
+    def _imitate_the_first(self) -> None:
+        """Have synthetic items look like the first real one, where this consumer has seen none."""
+        state = state_of(self.dataset)
+        self._synthetic.imitate(None, self.dataset)
+        if state is not None:
+            self.dataset.load_state_dict(state)
 
     def _due(self, real: int) -> int:
         """Return how many synthetic items stand before the last of the first ``real`` real ones."""
         return Tally().extend(self._fraction, real).synthetic
 
-    def _synthetic_items(self, worker: Share, share: Share, inner: Share) -> Iterator[Any]:
-        """Yield the synthetic items that are this worker's to deliver, without end."""
+    def _synthetic_items(self, worker: Share, share: Share, inner: Share, *, skip: int) -> Iterator[Any]:
+        """Yield the synthetic items that are this worker's to deliver, behind the first ``skip``, without end."""
         source = self._synthetic.source
         if isinstance(source, IterableDataset):
-            yield from _endless(source, worker)
-        positions = (number * inner.count + inner.index for number in count(share.index, share.count))
+            return islice(_endless(source, worker), skip, None)
         # Drawn some at a time, because a network runs on many rows for little more than on one.
         ahead = getattr(source, "chunk", 16)
-        while True:
-            yield from self._synthetic.items(list(islice(positions, ahead)))
+        # The same ones together, wherever a pass begins: what a network makes of a row may depend on those beside it.
+        first = skip // ahead * ahead
+        numbers = count(share.index + first * share.count, share.count)
+        positions = (number * inner.count + inner.index for number in numbers)
+        drawn = (self._synthetic.items(list(islice(positions, ahead))) for _ in count())
+        return islice(chain.from_iterable(drawn), skip - first, None)
 
 
-_NOT_MINE = object()
+_END = object()
 
 
-def _numbered(dataset: Any, share: Share) -> Iterator[tuple[int, Any]]:
-    """Yield each real item with its number; those of others as ``_NOT_MINE``, unread where that is possible."""
-    if isinstance(dataset, IterableDataset):
-        for number, item in enumerate(dataset):
-            yield number, item if number % share.count == share.index else _NOT_MINE
-    else:
-        for number in range(len(dataset)):
-            yield number, dataset[number] if number % share.count == share.index else _NOT_MINE
+def _real_items(dataset: Any, share: Share, *, first: int) -> Iterator[Any]:
+    """Yield the real items from number ``first`` on, where a stream that can be positioned stands already.
+
+    Those of other consumers are not read where that is possible; then ``None`` comes in their place.
+    """
+    if not isinstance(dataset, IterableDataset):
+        for number in range(first, len(dataset)):
+            yield dataset[number] if number % share.count == share.index else None
+        return
+    positioned = keeps_state(dataset) or can_seek(dataset)
+    yield from islice(dataset, 0 if positioned else first, None)
 
 
 def _endless(dataset: IterableDataset[Any], worker: Share) -> Iterator[Any]:
