@@ -258,6 +258,25 @@ def test_an_unfinished_training_is_neither_lost_nor_forgotten(run_folder, tmp_pa
     assert "no training in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["vae", "gan"])
+def test_train_learns_no_classes_where_there_are_none_or_none_are_wanted(tmp_path, kind):
+    write_tree(tmp_path / "tree")
+    write_tree(tmp_path / "one", classes=("cat",))
+    items = [(torch.full((3, 12, 12), 20 * index, dtype=torch.uint8), index % 2) for index in range(6)]
+    write_shards(items, tmp_path / "labelled", image_format="png")
+    write_shards([(image,) for image, _ in items], tmp_path / "bare", image_format="png", fields=("png",))
+    cases = {"tree": None, "one/cat": None, "labelled": None, "bare": None, "one": 1}
+    for data, classes in cases.items():
+        out = tmp_path / "runs" / data.replace("/", "-")
+        train = ["train", kind, str(tmp_path / data), "--out", str(out), *SMALL]
+        options = ["--unconditional"] if data in ("tree", "labelled") else []
+        assert cli.main([*train, *options]) == 0
+        synthesizer = Synthesizer.load(out)
+        assert (synthesizer.num_classes, synthesizer.classes) == (classes, classes and ("cat",)), data
+        assert synthesizer.sample(2)[0].shape == (2, 3, 12, 12)
+    assert cli.main([*train[:2], str(tmp_path / "tree"), "--out", str(tmp_path / "runs" / "tree"), "--resume"]) == 0
+
+
 def test_train_reads_shards(tmp_path):
     items = [(torch.full((3, 8, 8), 20 * index, dtype=torch.uint8), index % 2) for index in range(6)]
     write_shards(items, tmp_path / "shards", image_format="png")

@@ -1,8 +1,12 @@
 """``torchaug-gen train``."""
 
 import argparse
+import tarfile
+from collections.abc import Sequence
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
+from tarfile import TarInfo
 from typing import Any
 
 from torchaug_gen.cli.commands import Commands
@@ -58,8 +62,11 @@ _KINDS = {
     "gan": (_GAN, _GAN_DEFAULTS),
     "vae": (_VAE, _VAE_DEFAULTS),
 }
+# Of a sample that are looked through for its class.
+_FILES = 16
 _METAVARS: dict[Any, str] = {int: "N", float: "X", str: "NAME", operations: "NAME,..."}
 _SWITCHES = (
+    ("unconditional", "unconditional", True, "learn no classes, whatever labels DATA has"),
     ("no-amp", "amp", False, "on CUDA, train in float32 throughout instead of under bfloat16 autocast"),
     ("tensorboard", "tensorboard", True, "write the losses for TensorBoard too"),
 )
@@ -81,7 +88,11 @@ def add(commands: Commands) -> None:
             ),
         )
         option = parser.add_argument
-        option("data", metavar="DATA", help="folder with one subfolder of images per class, or a folder of tar shards")
+        option(
+            "data",
+            metavar="DATA",
+            help="folder with one subfolder of images per class, folder of images, or of tar shards",
+        )
         option("--out", metavar="RUN", required=True, help="run folder to write")
         for name, parse, words in (*_COMMON, *own):
             metavar = _METAVARS[parse]
@@ -110,7 +121,9 @@ def _train(arguments: argparse.Namespace) -> int:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()} | values
     elif not arguments.overwrite:
         _check_free(out)
-    train(_training_data(arguments.data), config_type(**values), out=out, resume=arguments.resume)
+    config = config_type(**values)
+    data = _training_data(Path(arguments.data), labelled=not config.unconditional)
+    train(data, config, out=out, resume=arguments.resume)
     print(f"{out} is trained; torchaug-gen sample {out} --out grid.png draws from it")
     return 0
 
@@ -126,13 +139,29 @@ def _trainer(kind: str) -> tuple[Any, Any]:
     return VaeConfig, train_vae
 
 
-def _training_data(path: str) -> Any:
+def _training_data(path: Path, *, labelled: bool) -> Any:
     """Return a folder of images as it is, and one of tar shards as the stream of its samples."""
-    if not any(Path(path).glob("*.tar")):
+    shards = sorted(path.glob("*.tar"))
+    if not shards:
         return path
     from torchaug_gen.shards.stream import ShardStream
 
-    return ShardStream(path, fields=("jpg;jpeg;png;webp;gif", "cls"))
+    fields = ("jpg;jpeg;png;webp;gif", "cls")
+    return ShardStream(str(path), fields=fields if labelled and _first_sample_has_class(shards) else fields[:1])
+
+
+def _first_sample_has_class(shards: Sequence[Path]) -> bool:
+    """Say whether the first sample has a class; what cannot be read is for the stream to tell."""
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as archive:
+                names = [Path(member.name).name for member in islice(filter(TarInfo.isfile, archive), _FILES)]
+        except (tarfile.TarError, OSError):
+            return True
+        sample = [name.partition(".")[2].lower() for name in names if name.split(".")[0] == names[0].split(".")[0]]
+        if sample:
+            return "cls" in sample
+    return True
 
 
 def _check_free(out: Path) -> None:

@@ -42,7 +42,13 @@ def train_gan(
         TrainingInterrupted: a ``KeyboardInterrupt``; it was asked to stop, and the checkpoint is written.
     """
     with distributed.processes(config.local_device):
-        images = read_images(data, image_size=config.size, seed=config.seed, max_gib=config.max_data_gib)
+        images = read_images(
+            data,
+            image_size=config.size,
+            seed=config.seed,
+            max_gib=config.max_data_gib,
+            labelled=not config.unconditional,
+        )
         recipe = GanRecipe(images, config)
         # As resolved, so that training.json tells what was done.
         return train(recipe, images, recipe.config, out=out, resume=resume, progress=progress)

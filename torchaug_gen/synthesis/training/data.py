@@ -64,21 +64,24 @@ def read_images(
     image_size: tuple[int, int] | None = None,
     seed: int = 0,
     max_gib: float = 8.0,
+    labelled: bool = True,
 ) -> TrainingImages:
     """Read every item of a dataset once, and keep it in memory as uint8.
 
     Args:
-        data: a folder with one subfolder of images per class, or a dataset, map-style or iterable, such as
-            :class:`torchaug_gen.ShardStream`, of ``(image, label)`` pairs, of ``(image,)`` or of bare images. An
-            image is a PIL image, or a tensor ``(C, H, W)``, uint8 or floating in [0, 1]; floating ones are rounded
-            to 8 bits. A label is an integer ≥ 0. Class names are taken from the dataset's attribute ``classes``,
-            where it has one. What an iterable gives is put into an order of its own, so that neither its shuffling
-            matters nor, where it splits itself over processes (``splits_itself``), how many there are.
+        data: a folder with one subfolder of images per class, a folder of images, which then have no labels, or a
+            dataset, map-style or iterable, such as :class:`torchaug_gen.ShardStream`, of ``(image, label)`` pairs, of
+            ``(image,)`` or of bare images. An image is a PIL image, or a tensor ``(C, H, W)``, uint8 or floating in
+            [0, 1]; floating ones are rounded to 8 bits. A label is an integer ≥ 0. Class names are taken from the
+            dataset's attribute ``classes``, where it has one. What an iterable gives is put into an order of its own,
+            so that neither its shuffling matters nor, where it splits itself over processes (``splits_itself``), how
+            many there are.
         image_size: ``(H, W)`` that images are resized to cover, antialiased, and then cropped to about the
             centre; ``None`` keeps their size, which must then be one for all.
         seed: for datasets with random transforms, whose PyTorch random numbers come from it.
         max_gib: GiB of memory that the images may take. Where the number of items is known, it is compared before
             the second is read.
+        labelled: keep the labels, where the data have any.
 
     Raises:
         FileNotFoundError: no folder there, or none of images in it.
@@ -87,11 +90,7 @@ def read_images(
         TypeError: neither a path nor a dataset.
     """
     if isinstance(data, str | Path):
-        from torchvision.datasets import ImageFolder
-
-        if not Path(data).is_dir():
-            raise FileNotFoundError(f"data must be a folder of images, but there is no folder {data}")
-        data = ImageFolder(str(data), loader=_open)
+        data = _folder(Path(data))
     images: list[Tensor] = []
     labels: list[int | None] = []
     count = len(data) if isinstance(data, Sized) else None
@@ -100,14 +99,14 @@ def read_images(
         for index, item in enumerate(_items(data)):
             image, label = _pair(item)
             images.append(_resize(_image(image, index), image_size))
-            labels.append(_label(label, index))
+            labels.append(_label(label, index) if labelled else None)
             nbytes += images[-1].nbytes
             _check_memory(images, nbytes, count if index == 0 else None, max_gib)
     if isinstance(data, IterableDataset):
         images, labels = _in_own_order(images, labels, split=getattr(data, "splits_itself", False))
     if not images:
         raise ValueError("data must hold at least one image, got none")
-    return _with_labels(_stack(images), labels, class_names(data))
+    return _with_labels(_stack(images), labels, class_names(data) if labelled else None)
 
 
 def warp(images: Tensor, *, strength: float, seed: int, positions: Tensor) -> Tensor:
@@ -138,6 +137,37 @@ def warp(images: Tensor, *, strength: float, seed: int, positions: Tensor) -> Te
     # Bilinear resampling would halve the variance of the Laplacian, and the network would learn that blur.
     warped = F.grid_sample(images, grid, mode="bicubic", padding_mode="border", align_corners=False)
     return warped.clamp(0, 1)
+
+
+class FlatFolder(Dataset[tuple[Any]]):
+    """The images that lie in a folder itself, in the order of their names, without labels.
+
+    Args:
+        root: the folder; what lies in its subfolders is left out.
+    """
+
+    def __init__(self, root: Path) -> None:
+        from torchvision.datasets.folder import is_image_file
+
+        self.paths = sorted(str(path) for path in root.iterdir() if path.is_file() and is_image_file(path.name))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image]:
+        return (_open(self.paths[index]),)
+
+
+def _folder(root: Path) -> Dataset[Any]:
+    """Return a folder's images with the names of their subfolders as classes; where it has none, those in itself."""
+    from torchvision.datasets import ImageFolder
+
+    if not root.is_dir():
+        raise FileNotFoundError(f"data must be a folder of images, but there is no folder {root}")
+    flat = FlatFolder(root)
+    if len(flat) and not any(path.is_dir() for path in root.iterdir()):
+        return flat
+    return ImageFolder(str(root), loader=_open)
 
 
 def _items(data: object) -> Iterator[object]:

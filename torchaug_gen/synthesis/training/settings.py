@@ -17,6 +17,7 @@ class TrainingSettings:
 
     Args:
         image_size: side in pixels, or ``(H, W)``, that images are resized and cropped to; ``None`` keeps theirs.
+        unconditional: learn no classes, whatever labels the data have.
         steps: optimiser steps.
         batch_size: images per step, over all processes together.
         seed: 0 ≤ seed < 2⁶⁴; on the CPU, with as many threads, the same seed gives the same weights.
@@ -34,6 +35,7 @@ class TrainingSettings:
     """
 
     image_size: int | tuple[int, int] | None = None
+    unconditional: bool = False
     steps: int = 1500
     batch_size: int = 32
     seed: int = 0

@@ -222,7 +222,13 @@ def train_vae(
         TrainingInterrupted: a ``KeyboardInterrupt``; it was asked to stop, and the checkpoint is written.
     """
     with distributed.processes(config.local_device):
-        images = read_images(data, image_size=config.size, seed=config.seed, max_gib=config.max_data_gib)
+        images = read_images(
+            data,
+            image_size=config.size,
+            seed=config.seed,
+            max_gib=config.max_data_gib,
+            labelled=not config.unconditional,
+        )
         trained = train(VaeRecipe(images, config), images, config, out=out, resume=resume, progress=progress)
     # What a run folder with a VaeNet loads as.
     return cast(VaeSynthesizer, trained)
