@@ -215,12 +215,18 @@ def test_bad_options_of_sample_are_one_line(run_folder, tmp_path, options, messa
     assert not out.exists()
 
 
-def test_sample_draws_from_foreign_files(tmp_path):
+def test_sample_draws_from_foreign_files(tmp_path, capsys):
     script = tmp_path / "net.pt"
     net = torch.nn.Sequential(torch.nn.Linear(3, 3 * 8 * 8), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 8, 8)))
     torch.jit.trace(net, torch.zeros(32, 3)).save(str(script))
     told = ["--latent-dim", "3", "--image-shape", "3", "8", "8", "--value-range", "-1", "1"]
-    assert cli.main(["sample", str(script), "--out", str(tmp_path / "no.png"), *told]) == 2
+    no = ["sample", str(script), "--out", str(tmp_path / "no.png")]
+    assert cli.main([*no, *told]) == 2
+    assert "pass --trust if you trust who wrote it" in capsys.readouterr().err
+    assert cli.main([*no, *told[2:], "--trust"]) == 2
+    assert "does not say latent_dim: pass --latent-dim, or write it into net.json" in capsys.readouterr().err
+    assert cli.main([*no, *told[:-2], "0", "1", "--trust"]) == 2
+    assert "position 0; --value-range says what the network gives" in capsys.readouterr().err
     assert not (tmp_path / "no.png").exists()
     assert sampled(script, tmp_path, "--trust", *told) != sampled(script, tmp_path, "--trust", "--interpolate", *told)
 
@@ -242,6 +248,9 @@ def test_an_unfinished_training_is_neither_lost_nor_forgotten(run_folder, tmp_pa
         assert cli.main([*train, *SMALL]) == 130
     err = capsys.readouterr().err
     assert "stopped after step 3 of 4" in err and "--resume" in err and "Traceback" not in err
+    assert cli.main(["sample", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert f"{out} has no synthesizer yet, its training stopped after step 3: torchaug-gen train ... --resume" in err
     assert cli.main([*train, *SMALL]) == 2
     assert "holds a training that stopped after step 3 of 4: go on with --resume" in capsys.readouterr().err
     assert cli.main([*train, "--resume", "--beta", "2"]) == 2

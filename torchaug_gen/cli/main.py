@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from torchaug_gen.cli import demo, evaluate, experiment, preview, sample, shards, train
+from torchaug_gen.cli.told import as_options
 
 # What a command needs is imported by the command, and so its defaults are spelled out there.
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (ValueError, TypeError, OSError, ModuleNotFoundError, RuntimeError) as error:
         # Some messages have several lines.
-        print(f"torchaug-gen: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"torchaug-gen: {as_options(' '.join(str(error).split()))}", file=sys.stderr)
         return 1 if isinstance(error, RuntimeError) else 2
     return status
 

@@ -1,8 +1,12 @@
 """What the user says about a file that does not say it itself."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import Any
+
+_NAMES = ("latent_dim", "image_shape", "num_classes", "value_range", "steps", "guidance")
+_ARGUMENT = re.compile(rf"\b({'|'.join(_NAMES)})=(?=[\s,;:]|$)( in Synthesizer\.from_module)?")
 
 
 def add_told(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +23,13 @@ def add_told(parser: argparse.ArgumentParser) -> None:
 
 def told(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """Return the options of ``Synthesizer.load`` that were given."""
-    names = ("latent_dim", "image_shape", "num_classes", "value_range", "steps", "guidance")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in _NAMES if (value := getattr(arguments, name)) is not None}
     if len(given.get("latent_dim", ())) == 1:
         given["latent_dim"] = given["latent_dim"][0]
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def as_options(message: str) -> str:
+    """Return what an error says of arguments of Python in terms of the options here."""
+    message = message.replace("pass trust=True", "pass --trust")
+    return _ARGUMENT.sub(lambda match: "--" + match[1].replace("_", "-"), message)

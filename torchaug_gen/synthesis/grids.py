@@ -9,6 +9,7 @@ from torch import Tensor
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.runs import write_atomically
 from torchaug_gen.synthesis.synthesizer import Synthesizer, check_images
+from torchaug_gen.synthesis.vae.synthesizer import VaeSynthesizer
 
 CLASSES, COLUMNS = 10, 8
 
@@ -48,10 +49,12 @@ def row_labels(n: int, columns: int, num_classes: int | None, label: int | None 
 def interpolations(
     synthesizer: NetworkSynthesizer, n: int, *, columns: int, labels: Tensor | None, seed: int = 0
 ) -> Tensor:
-    """Draw rows that go from one latent to another along the great circle between them.
+    """Draw rows that go from one latent to another.
 
-    Along a straight line latents would get shorter than those that the network knows (White, "Sampling Generative
-    Networks", 2016, section 2.1).
+    They go along the great circle between them: along a straight line latents would get shorter than those that the
+    network knows (White, "Sampling Generative Networks", 2016, section 2.1). Those of a VAE stand for codes in a
+    mixture of Gaussians, where a small step of the latent may be one into another Gaussian: there the line between
+    the codes is taken.
 
     Args:
         synthesizer: whose latents.
@@ -71,9 +74,16 @@ def interpolations(
     rows = -(-n // columns)
     ends = synthesizer.latents(seed=seed, epoch=0, positions=torch.arange(2 * rows)).unflatten(0, (rows, 2))
     way = torch.arange(columns, device=ends.device) / (columns - 1)
-    latents = _great_circle(ends[:, 0].flatten(1), ends[:, 1].flatten(1), way).view(-1, *synthesizer.latent_shape)[:n]
     positions = torch.arange(n)
     labels = None if labels is None else labels.to(synthesizer.device)
+    if isinstance(synthesizer, VaeSynthesizer):
+        first, second = (end.repeat_interleave(columns, dim=0)[:n] for end in ends.unbind(1))
+        line = torch.lerp(
+            synthesizer.codes(first, labels), synthesizer.codes(second, labels), way.repeat(rows)[:n, None]
+        )
+        return synthesizer.decode(line, labels)
+    circle = _great_circle(ends[:, 0].flatten(1), ends[:, 1].flatten(1), way)
+    latents = circle.view(-1, *synthesizer.latent_shape)[:n]
     images = synthesizer.render(latents, labels, seed=seed, epoch=0, positions=positions)
     return check_images(images, (n, *synthesizer.image_shape), positions)
 

@@ -143,6 +143,11 @@ def load_run(
     if not path.is_dir():
         raise FileNotFoundError(f"no run folder at {path}")
     source = Source(path, sha256=sha256)
+    if not source.has(SUMS) and (step := _last_step(path)) is not None:
+        raise ValueError(
+            f"{path} has no synthesizer yet, its training stopped after step {step}: torchaug-gen train ... --resume, "
+            "or resume=True, goes on"
+        )
     sums = _read_sums(source)
     config = _read_config(source, sums, chunk)
     if config.architecture == FOREIGN and not trust:
@@ -200,6 +205,12 @@ def _exported(synthesizer: NetworkSynthesizer) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     return buffer.getvalue()
+
+
+def _last_step(path: Path) -> int | None:
+    """Return how far a training has come, by the name of its newest checkpoint, or ``None`` where there is none."""
+    names = [file.stem.removeprefix("step-") for file in path.glob("checkpoints/step-*.safetensors")]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
 
 
 def _read_sums(source: Source) -> dict[str, str]:

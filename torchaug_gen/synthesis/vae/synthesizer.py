@@ -116,6 +116,19 @@ class VaeSynthesizer(NetworkSynthesizer):
         decoded = self._decode(codes, None if labels is None else labels.repeat_interleave(len(steps)))
         return decoded.clamp_(0, 1).view(len(a), len(steps), *self.image_shape)
 
+    def codes(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the codes ``(N, latent_dim)`` that latents ``(N, latent_dim)`` stand for, drawn from the prior.
+
+        Args:
+            latents: of :meth:`latents`.
+            labels: ``(N,)`` int64 on :attr:`device`, where the synthesizer has classes.
+        """
+        return prior.draw(self.net.prior, latents, self.net.groups(latents, labels))
+
+    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the images ``(N, C, H, W)`` float32 in [0, 1] of codes ``(N, latent_dim)``; see :meth:`codes`."""
+        return self._decode(codes, labels).clamp_(0, 1)
+
     def vary(
         self,
         images: Tensor,
