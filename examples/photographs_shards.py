@@ -47,7 +47,12 @@ def endless(batches: Any) -> Iterator[Any]:
         yield from batches
 
 
-def fit(net: nn.Module, optimiser: torch.optim.Optimizer, batches: Iterator[Any]) -> list[float]:
+def fit(
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    batches: Iterator[Any],
+) -> list[float]:
     """Take a training step on each batch, and return the losses."""
     losses = []
     for images, labels in batches:
@@ -55,7 +60,8 @@ def fit(net: nn.Module, optimiser: torch.optim.Optimizer, batches: Iterator[Any]
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         optimiser.step()
-        losses.append(float(loss))
+        schedule.step()
+        losses.append(float(loss.detach()))
     return losses
 
 
@@ -71,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="images, a subfolder for each class, or such trees train and test")
     parser.add_argument("--out", type=Path, help="folder for the shards (default: one that is removed at the end)")
-    parser.add_argument("--steps", type=int, default=80, help="optimiser steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=480, help="optimiser steps (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="DataLoader workers (default: %(default)s)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -88,15 +94,16 @@ def run(folder: Path, out: Path, steps: int, workers: int) -> float:
         print(f"{name}: {len(files)} photographs of {len(files.classes)} classes in {len(shards)} shards")
     torch.manual_seed(0)
     net = SmallClassifier((3, SIDE, SIDE), len(files.classes))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(net.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=1e-2, total_steps=steps)
     batches = loader(out / "train", workers=workers, train=True)
     print(f"an epoch has {len(batches)} batches of {BATCH_SIZE}, read in {workers or 'no'} workers")
-    losses = fit(net, optimiser, islice(endless(batches), steps // 2))
+    losses = fit(net, optimiser, schedule, islice(endless(batches), steps // 2))
     state = json.dumps(batches.state_dict())
     print(f"stopped after step {steps // 2}; the loader's state has {len(state)} bytes")
     batches = loader(out / "train", workers=workers, train=True)
     batches.load_state_dict(json.loads(state))
-    losses += fit(net, optimiser, islice(endless(batches), steps - steps // 2))
+    losses += fit(net, optimiser, schedule, islice(endless(batches), steps - steps // 2))
     tenth = max(len(losses) // 10, 1)
     print(f"loss {sum(losses[:tenth]) / tenth:.2f} at first, {sum(losses[-tenth:]) / tenth:.2f} in the end")
     name = list(trees)[-1]

@@ -35,8 +35,9 @@ def heeds_ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def photographs() -> Path:
-    """Return the folder of real photographs beside the checkout, or skip where it is not there."""
-    folder = Path(__file__).parents[2] / "shared" / "data" / "clothing"
+    """Return the folder of real photographs: TORCHAUG_GEN_PHOTOGRAPHS, or one beside the checkout; skip without."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "clothing"
+    folder = Path(os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS", beside))
     if not folder.is_dir():
-        pytest.skip(f"needs the photographs in {folder}")
+        pytest.skip(f"needs photographs in TORCHAUG_GEN_PHOTOGRAPHS, or in {beside}")
     return folder
