@@ -257,6 +257,13 @@ def test_weights_let_common_classes_be_reused_no_more_than_rare_ones():
     assert max(weighted) < 1.3 * min(weighted)
 
 
+def test_with_weights_too_a_batch_may_hold_any_classes():
+    labels = torch.tensor([0, 3, 3, 1, 0, 2])
+    whole = spelt(pool(capacity=640, weights=[12, 4, 2, 2]).sample(labels=labels)[0])
+    of = pool(capacity=640, weights=[12, 4, 2, 2])
+    assert [spelt(of.sample(labels=labels[row : row + 1], positions=[row])[0])[0] for row in range(6)] == whole
+
+
 def test_a_jump_is_cold_and_what_was_asked_for_and_is_not_there_is_late():
     of = pool()
     taken(of, range(30))

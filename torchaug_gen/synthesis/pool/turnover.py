@@ -61,6 +61,9 @@ class Turnover:
         Raises:
             ValueError: a position below 0.
         """
+        if not len(positions):
+            # Classes of one size share a turnover, and a batch may hold none of them.
+            return positions
         if positions.min() < 0:
             raise ValueError(f"positions must be at least 0, got {positions.min()}")
         if (one := self._one_lap(positions)) is not None:
