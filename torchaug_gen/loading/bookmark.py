@@ -6,11 +6,12 @@ from typing import Any
 
 from torchaug_gen.loading import elastic
 from torchaug_gen.loading.drawing import chunk_of, set_chunk
+from torchaug_gen.loading.fingerprint import check_fingerprint
 from torchaug_gen.loading.inner import Inner
 from torchaug_gen.loading.notices import Notices
 from torchaug_gen.loading.plan import Delivery
 from torchaug_gen.loading.readers import Reader
-from torchaug_gen.loading.state import Progress, check_fingerprint, from_state, to_state
+from torchaug_gen.loading.state import Progress, from_state, to_state
 
 
 class Bookmark:
@@ -55,7 +56,8 @@ class Bookmark:
         """Return where the loader is, as JSON; ``epoch`` is that of the coming pass."""
         progress = self._resume or self._progress or Progress(epoch)
         chunk = chunk_of(self._synthesizer) if self._chunk is None else self._chunk
-        return to_state(progress, self._inner.fingerprint, self._inner.rank, chunk=chunk)
+        settings = self._inner.fingerprint(progress.epoch, progress.step)
+        return to_state(progress, settings, self._inner.rank, chunk=chunk)
 
     def load(self, given: Mapping[str, Any] | Sequence[Mapping[str, Any]], reader: Reader) -> int:
         """Take up a state, and return its epoch.
@@ -66,7 +68,7 @@ class Bookmark:
         """
         state = elastic.own(given, self._inner)
         progress = from_state(state)
-        check_fingerprint(state, self._inner.fingerprint)
+        check_fingerprint(state, self._inner.fingerprint(progress.epoch, progress.step))
         rank, own = self._inner.rank.index, bool(progress.cursor.seen or progress.classes.tallies)
         if state["rank"] != rank and (own or not reader.shared_by_ranks):
             raise ValueError(

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from torchaug_gen.loading import codec
+from torchaug_gen.loading.fingerprint import check_fingerprint
 from torchaug_gen.loading.inner import Inner
-from torchaug_gen.loading.state import check_fingerprint, from_state
+from torchaug_gen.loading.state import from_state
 from torchaug_gen.ranks import Share
 
 # What follows from the number of ranks, or is each rank's own to choose.
@@ -48,7 +49,7 @@ def _is_for_others(state: Any, inner: Inner) -> bool:
 
 
 def joined(
-    states: Sequence[Mapping[str, Any]], dataset: Any, mine: Mapping[str, Any], *, rank: Share
+    states: Sequence[Mapping[str, Any]], dataset: Any, mine: Callable[[int, int], dict[str, Any]], *, rank: Share
 ) -> dict[str, Any]:
     """Return the state of one rank in which the epoch goes on that all ranks have begun together.
 
@@ -57,7 +58,7 @@ def joined(
     Args:
         states: of all ranks, saved behind the same batch.
         dataset: deals what is left anew.
-        mine: the fingerprint of the loader that goes on.
+        mine: returns the fingerprint of the loader that goes on at an epoch and a step.
         rank: whose state is wanted.
 
     Raises:
@@ -68,8 +69,9 @@ def joined(
     told = sorted(int(state["rank"]) for state in states)
     if told != list(range(ranks)):
         raise ValueError(f"states must be one of each of the {ranks} ranks that saved them, got those of ranks {told}")
-    for state in states:
-        check_fingerprint(state, {name: value for name, value in mine.items() if name not in _FREE})
+    for state, progress in zip(states, all_progress, strict=True):
+        settings = mine(progress.epoch, progress.step)
+        check_fingerprint(state, {name: value for name, value in settings.items() if name not in _FREE})
     if len({progress.epoch for progress in all_progress}) > 1:
         raise ValueError("states must be of one epoch")
     if any(progress.classes.tallies for progress in all_progress):
@@ -83,13 +85,14 @@ def joined(
         """Return what ``most`` items of each old rank are for each new one, rounded up."""
         return math.ceil(Fraction(most * ranks, rank.count))
 
+    step = spread(max(progress.step for progress in all_progress))
     synthetic = spread(max(progress.tally.synthetic for progress in all_progress))
     counts = zip(*(progress.cursor.seen for progress in all_progress), strict=False)
     return {
         **states[0],
         "rank": rank.index,
-        "settings": dict(mine),
-        "step": spread(max(progress.step for progress in all_progress)),
+        "settings": mine(first.epoch, step),
+        "step": step,
         "real": spread(max(progress.real for progress in all_progress)),
         # The exact target stays as far behind the count as it was.
         "target": str(synthetic - (first.tally.synthetic - first.tally.target)),

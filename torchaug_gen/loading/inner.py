@@ -13,9 +13,9 @@ from torchaug_gen import mixing as rules
 from torchaug_gen.labels import known_labels
 from torchaug_gen.loading import order
 from torchaug_gen.loading.adapters import adapted, adapters_device, batch_size_of, drops_last, share_of
+from torchaug_gen.loading.fingerprint import fingerprint
 from torchaug_gen.loading.readers import Reader, reader_of
 from torchaug_gen.loading.settings import Settings
-from torchaug_gen.loading.state import fingerprint
 from torchaug_gen.mixing import ClassSchedule
 from torchaug_gen.ranks import Share, rank
 
@@ -73,11 +73,10 @@ class Inner:
         # Of which class an item is, and so how many synthetic ones go with it, is known once it is loaded.
         return rebatches and order.is_map_style(self.loader) and not isinstance(settings.schedule, ClassSchedule)
 
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """What a state must meet again to be gone on from."""
+    def fingerprint(self, epoch: int, step: int) -> dict[str, Any]:
+        """Return what a state of this epoch and step must meet again to be gone on from."""
         sizes: dict[str, Any] = {"batch_size": self.batch_size, "drop_last": self.drop_last}
-        return fingerprint(self._settings, self.loader, **sizes, ranks=self.rank.count)
+        return fingerprint(self._settings, self.loader, **sizes, ranks=self.rank.count, epoch=epoch, step=step)
 
     def reader(self) -> Reader:
         """Return what reads it.

@@ -127,6 +127,12 @@ class SyntheticPool(Synthesizer):
         return self._source.synthesizer if isinstance(self._source, GatedSynthesizer) else self._source
 
     @property
+    def layout(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """How many samples a block holds; and for each class, the blocks at hand and the laps that a sample stays."""
+        laps = (turnover.laps for turnover in self._turnovers)
+        return self._block, tuple(zip(self._blocks, laps, strict=True))
+
+    @property
     def device(self) -> torch.device:
         """Where samples are drawn and delivered."""
         return self._source.device
