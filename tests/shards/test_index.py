@@ -1,8 +1,12 @@
 import gzip
+import io
 import json
+import subprocess
+import tarfile
 
+import numpy as np
 import pytest
-from shard_files import FIELDS, labels_of, make_shards, sample, tar
+from shard_files import FIELDS, labels_of, make_shards, sample, shown, tar
 
 from torchaug_gen.shards.catalogue import find_catalogue
 from torchaug_gen.shards.index import INDEX_NAME, ShardIndex, index_folder, index_shard
@@ -69,6 +73,93 @@ def test_a_damaged_or_packed_shard_is_named_and_no_index_written(tmp_path, conte
     with pytest.raises(FileNotFoundError, match=r"holds no \*\.tar"):
         (tmp_path / "empty").mkdir()
         index_folder(tmp_path / "empty")
+
+
+def pack(folder, out, *options):
+    """Pack a folder as somebody would: in the order in which the disk names the files, unless told otherwise."""
+    subprocess.run(["tar", *options, "-cf", out, "-C", folder.parent, folder.name], check=True)
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for label in range(30):
+        for name, content in sample(label):
+            (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["by field", "at random", "as the disk does"])
+def test_files_of_a_sample_may_be_anywhere_in_an_indexed_shard(tmp_path, unpacked, how):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    files = [file for label in range(30) for file in sample(label)]
+    if how == "as the disk does":
+        pack(unpacked, shards / "0.tar")
+    else:
+        order = np.random.default_rng(0).permutation(60) if how == "at random" else [*range(0, 60, 2), *range(1, 60, 2)]
+        (shards / "0.tar").write_bytes(tar([files[at] for at in order]))
+    index = index_folder(shards)
+    assert index.shards[0].samples == 30
+    stream = ShardStream(shards, fields=("png", "cls"), on_error="raise")
+    assert sorted((shown(image), label) for image, label in stream) == [(label, label) for label in range(30)]
+    # Nothing but what is written there holds such shards together.
+    if how != "as the disk does":
+        with pytest.raises(ValueError, match=r"'png' is missing, it holds cls; without an index.*tar --sort=name"):
+            list(ShardStream(shards, fields=("png", "cls"), index=None, on_error="raise", shuffle=0))
+
+
+def test_a_key_in_two_places_with_one_field_twice_is_no_sample(tmp_path):
+    one, two = sample(1), sample(2)
+    (tmp_path / "0.tar").write_bytes(tar([*one, *two, one[0]]))
+    assert index_folder(tmp_path).shards[0].samples == 2
+    stream = ShardStream(tmp_path, fields=FIELDS)
+    with pytest.warns(RuntimeWarning, match="'000001': field 'cls' comes more than once"):
+        assert labels_of(stream) == [2]
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix", "ustar"])
+def test_links_stand_for_what_they_point_to(tmp_path, unpacked, form):
+    deep = unpacked / ("d" * 60) / ("e" * 60)
+    for folder in (deep, tmp_path / "shards"):
+        folder.mkdir(parents=True)
+    for field, label in (("png", 3), ("cls", 3)):
+        # A hard link, a symbolic one, one from another folder, one to a link, one whose name is long, and a dead one.
+        (unpacked / f"hard.{field}").hardlink_to(unpacked / f"{label:06d}.{field}")
+        (unpacked / f"soft.{field}").symlink_to(f"{label:06d}.{field}")
+        (deep / f"deep.{field}").symlink_to(f"../../{label:06d}.{field}")
+        (unpacked / f"twice.{field}").symlink_to(f"soft.{field}")
+        (unpacked / f"dead.{field}").symlink_to(f"/etc/{field}")
+        if form != "ustar":
+            (unpacked / f"long.{field}").symlink_to(f"{'./' * 60}{deep.relative_to(unpacked)}/deep.{field}")
+    pack(unpacked, tmp_path / "shards" / "0.tar", f"--format={form}", "--sort=name")
+    index_folder(tmp_path / "shards")
+    stream = ShardStream(tmp_path / "shards", fields=("png", "cls", "__key__"))
+    with pytest.warns(RuntimeWarning, match="sample 'files/dead': field 'png' is missing"):
+        found = {key.rpartition("/")[2]: (shown(image), label) for image, label, key in stream}
+    linked = ["hard", "soft", "deep", "twice"] + ["long"] * (form != "ustar")
+    assert all(found[key] == (3, 3) for key in linked) and len(found) == 30 + len(linked)
+    assert stream.stats["missing"] == 1
+    # What has gone by when a link comes cannot be read again from a stream.
+    streamed = ShardStream(tmp_path / "shards", fields=("png", "cls"), index=None)
+    with pytest.warns(RuntimeWarning, match="and no links"):
+        assert len(list(streamed)) == 30
+    assert streamed.stats["missing"] == len(linked) + 1
+
+
+def test_links_in_a_circle_end(tmp_path):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for name, target in (("a.cls", "b.cls"), ("b.cls", "a.cls")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    (tmp_path / "0.tar").write_bytes(content.getvalue())
+    index_folder(tmp_path)
+    stream = ShardStream(tmp_path, fields=("cls",), on_error="raise")
+    with pytest.raises(ValueError, match="'cls' is missing"):
+        list(stream)
 
 
 def _edit(content, change):

@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import io
+import lzma
 import subprocess
 import tarfile
 
@@ -56,6 +58,12 @@ def test_every_flipped_bit_in_a_header_raises():
             read(bytes(damaged))
 
 
+def test_a_name_like_the_start_of_something_else_is_no_matter():
+    files = [("BZh.jpg", b"1"), ("PK.jpg", b"2")]
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT):
+        assert read(tar(files, format=form)) == files
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -65,6 +73,9 @@ def test_every_flipped_bit_in_a_header_raises():
         (tar(FILES) + tar(FILES), "joined"),
         (gzip.compress(tar(FILES), mtime=0)[:-200], "gzip|truncated|end mark"),
         (b"\x1f\x8b" + b"junk" * 300, "gzip"),
+        (bz2.compress(tar(FILES)), "no tar archive, but bzip2, which is not read"),
+        (lzma.compress(tar(FILES)), "no tar archive, but xz, which is not read"),
+        (b"PK\3\4" + bytes(600), "but zip"),
     ],
 )
 def test_what_is_no_archive_says_so(content, reason):

@@ -1,8 +1,11 @@
 import re
+import traceback
 from pathlib import Path
 
 import pytest
+from shard_files import FIELDS, make_shards
 
+from torchaug_gen.shards.stream import ShardStream
 from torchaug_gen.shards.urls import expand, scheme
 
 
@@ -73,3 +76,41 @@ def test_a_path_is_never_taken_for_a_command(folder):
 def test_what_is_no_shard_says_so_at_once(folder, urls, error, reason):
     with pytest.raises(error, match=re.escape(reason)):
         expand(urls, allow_pipe=False)
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        ["http://h/a.tar?token=SECRET"] * 2,
+        ["pipe:curl -H SECRET h"] * 2,
+        "http://me:SECRET@h/{0..1.tar?SECRET",
+        "s3x://me:SECRET@h/a.tar#SECRET",
+        "chained::s3://me:SECRET@h/a.tar",
+        "file://me:SECRET@h/a.tar",
+        "pipe:TOKEN=SECRET curl h",
+        "pipe:SECRET",
+    ],
+)
+def test_no_error_shows_a_secret(urls):
+    with pytest.raises(ValueError, match="urls") as caught:
+        expand(urls, allow_pipe=isinstance(urls, list))
+    shown = "".join(traceback.format_exception(caught.value, limit=0))
+    assert "SECRET" not in shown
+
+
+def test_nor_does_what_is_delivered_or_warned_about(tmp_path):
+    (path,) = make_shards(tmp_path, [2])
+    commands = [f"pipe:cat {path}  # Bearer SECRET", "pipe:exit 3  # SECRET", f"pipe:cat {path}  # another SECRET"]
+    stream = ShardStream(commands, fields=FIELDS, allow_pipe=True)
+    with pytest.warns(RuntimeWarning, match="exit status 3") as caught:
+        urls = {url for _, _, _, url in stream}
+    assert all("SECRET" not in str(one.message) for one in caught)
+    assert len(urls) == 2 and all(re.fullmatch(r"pipe:cat \.\.\. \([0-9a-f]{8}\)", url) for url in urls)
+
+
+@pytest.mark.parametrize(
+    "urls", [["a/000.tar", "a/../a/000.tar"], ["a/000.tar", "./a//000.tar"], ["a", "{folder}/a/001.tar"]]
+)
+def test_one_file_in_two_spellings_is_found(folder, urls):
+    with pytest.raises(ValueError, match=r"00\d\.tar twice"):
+        expand([url.format(folder=folder) for url in urls], allow_pipe=False)

@@ -8,6 +8,7 @@ that comes twice.
 
 import hashlib
 import json
+import posixpath
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,8 +18,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from torchaug_gen.shards.atomic import whole_or_not
-from torchaug_gen.shards.samples import Sample, group
-from torchaug_gen.shards.tar import MAX_FILE_BYTES, TarError, is_gzip, walk_tar
+from torchaug_gen.shards.samples import Sample, gather
+from torchaug_gen.shards.tar import MAX_FILE_BYTES, Member, TarError, is_gzip, walk_tar
 
 INDEX_NAME = "index.jsonl"
 # 100 bytes a sample: room for twenty million.
@@ -170,6 +171,8 @@ def read_index(folder: Path) -> ShardIndex | None:
 def index_shard(path: Path, name: str | None = None) -> tuple[Shard, bytes]:
     """Read a shard, and return what the index says of it: its entry, and the line of its samples.
 
+    The files of a sample may be anywhere in the shard, and links to other files of it stand for these.
+
     Args:
         path: of an uncompressed tar archive.
         name: what it will be called; as it is called now where left out.
@@ -185,7 +188,7 @@ def index_shard(path: Path, name: str | None = None) -> tuple[Shard, bytes]:
         hashed = _Hashed(file)
         stream = cast(BinaryIO, hashed)
         try:
-            samples = list(group(str(path), ((member.name, _span(member)) for member in walk_tar(stream))))
+            samples = gather(str(path), _places(walk_tar(stream)))
         except TarError as error:
             raise ValueError(f"shard {path}: {error}") from error
     shard = Shard(name or path.name, hashed.position, hashed.state.hexdigest(), len(samples))
@@ -263,8 +266,28 @@ class _Hashed:
         return content
 
 
-def _span(member: Any) -> Span:
-    return Span(member.offset, len(member.content), zlib.crc32(member.content))
+def _places(members: Iterable[Member]) -> list[tuple[str, Span | None]]:
+    """Return where each file is; ``None`` for a link to something that the archive does not hold."""
+    files: list[tuple[str, Span | None]] = []
+    # Archives of "." begin names with "./", and links leave it out.
+    spans: dict[str, Span] = {}
+    links: dict[str, str] = {}
+    for member in members:
+        span = None
+        if member.target is None:
+            span = Span(member.offset, len(member.content), zlib.crc32(member.content))
+            spans[posixpath.normpath(member.name)] = span
+        else:
+            links[posixpath.normpath(member.name)] = posixpath.normpath(member.target)
+        files.append((member.name, span))
+
+    def place(name: str) -> Span | None:
+        # As many links in a row as Linux follows.
+        for _ in range(40):
+            name = links.get(name, name)
+        return spans.get(name)
+
+    return [(name, place(posixpath.normpath(name)) if span is None else span) for name, span in files]
 
 
 def _shard(name: Any, bytes: Any, sha256: Any, samples: Any) -> Shard:

@@ -20,7 +20,7 @@ from torchaug_gen.shards.order import GlobalOrder, Place
 from torchaug_gen.shards.remote import open_shard
 from torchaug_gen.shards.samples import Sample, group, split_name
 from torchaug_gen.shards.spans import ChecksumError, SpanReader
-from torchaug_gen.shards.tar import TarError, walk_tar
+from torchaug_gen.shards.tar import Member, TarError, walk_tar
 from torchaug_gen.shards.urls import scheme, shown
 
 # Positions that are worked out at a time.
@@ -210,8 +210,7 @@ class StreamedPass(ShardPass):
         where, cached = shown(url), self._cache is not None and scheme(url) not in ("", "pipe")
         try:
             with self._cache.open(url, None) if cached and self._cache else open_shard(url) as stream:
-                files = ((member.name, member.content) for member in walk_tar(stream, self._wants))
-                yield from group(where, files, self._wanted)
+                yield from group(where, map(_named, walk_tar(stream, self._wants)), self._wanted)
         except TarError as error:
             self._faults.report("tar", f"shard {where}", error)
         except OSError as error:
@@ -220,3 +219,8 @@ class StreamedPass(ShardPass):
     def _wants(self, name: str) -> bool:
         parts = split_name(name)
         return parts is not None and parts[1] in self._wanted
+
+
+def _named(member: Member) -> tuple[str, bytes | None]:
+    """Return a file's name and content; what a link stands for has gone by."""
+    return member.name, member.content if member.target is None else None

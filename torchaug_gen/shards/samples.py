@@ -37,7 +37,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
 
 def group(
-    url: str, files: Iterable[tuple[str, Content]], wanted: Collection[str] | None = None
+    url: str, files: Iterable[tuple[str, Content | None]], wanted: Collection[str] | None = None
 ) -> Iterator[Sample[Content]]:
     """Group neighbouring files of one shard by key.
 
@@ -46,7 +46,7 @@ def group(
 
     Args:
         url: the shard's.
-        files: names and contents, of this shard only.
+        files: names and contents, of this shard only; ``None`` for a file that it names and does not hold.
         wanted: fields to keep, all where it is ``None``; others are read and dropped.
 
     Raises:
@@ -67,10 +67,36 @@ def group(
         field = parts[1]
         if field in seen:
             repeated = field
-        elif wanted is None or field in wanted:
+        elif content is not None and (wanted is None or field in wanted):
             kept[field] = content
         seen.add(field)
-        if len(seen) > _MOST_FIELDS:
-            raise TarError(f"sample {key[:100]!r} has more than {_MOST_FIELDS} files")
+        _check_count(key, len(seen))
     if key is not None:
         yield Sample(url, key, kept, repeated)
+
+
+def gather(url: str, files: Iterable[tuple[str, Content | None]]) -> list[Sample[Content]]:
+    """Group all files of one shard by key, wherever in it they are.
+
+    Args:
+        url: the shard's.
+        files: as for :func:`group`.
+
+    Raises:
+        TarError: a sample of more than a thousand files.
+    """
+    found: dict[str, Sample[Content]] = {}
+    for sample in group(url, files):
+        known = found.setdefault(sample.key, sample)
+        if known is sample:
+            continue
+        twice = next((field for field in sample.files if field in known.files), None)
+        known.files.update(sample.files)
+        _check_count(sample.key, len(known.files))
+        found[sample.key] = known._replace(repeated=known.repeated or sample.repeated or twice)
+    return list(found.values())
+
+
+def _check_count(key: str, files: int) -> None:
+    if files > _MOST_FIELDS:
+        raise TarError(f"sample {key[:100]!r} has more than {_MOST_FIELDS} files")

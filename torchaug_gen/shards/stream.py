@@ -25,6 +25,11 @@ from torchaug_gen.shards.progress import NextStart, Progress, left_of
 from torchaug_gen.shards.samples import Sample
 from torchaug_gen.shards.urls import Urls, expand, name_of
 
+_NEIGHBOURS = (
+    "without an index, the files of a sample must be neighbours, and no links: pack them with tar --sort=name -h "
+    "--hard-dereference, or run torchaug-gen shards index"
+)
+
 __all__ = ["KINDS", "ShardStream", "SizedShardStream"]
 
 
@@ -326,6 +331,8 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
         try:
             return item_of(sample, self._fields, self.classes)
         except UndecodableError as error:
+            if error.kind == "missing" and self._catalogue is None:
+                error = UndecodableError(error.kind, f"{error}; {_NEIGHBOURS}")
             self._faults.report(error.kind, f"shard {sample.url}, sample {sample.key!r}", error)
             return None
 

@@ -1,6 +1,7 @@
 """The files in a tar archive, read from a stream in one pass."""
 
 import gzip
+import posixpath
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -14,7 +15,10 @@ _PIECE = 1 << 24
 _LONGEST_HEADER = 1 << 20
 _REGULAR = b"\0", b"0", b"7"
 # Links, devices, directories and pipes have no content, whatever their size says.
-_WITHOUT_CONTENT = b"1", b"2", b"3", b"4", b"5", b"6"
+_HARD_LINK, _SYMBOLIC_LINK = b"1", b"2"
+_WITHOUT_CONTENT = _HARD_LINK, _SYMBOLIC_LINK, b"3", b"4", b"5", b"6"
+# How files begin that people call archives, and what they are.
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4", b"PK": "zip"}
 # Writers fill archives up to whole records, of 10 KiB unless told otherwise.
 _MOST_PADDING = 1 << 26
 # Text packs to a fifth, images not at all; a gzip stream of zeros unpacks to a thousand times its size.
@@ -26,25 +30,34 @@ class TarError(ValueError):
 
 
 class Member(NamedTuple):
-    """A regular file of an archive; ``offset`` counts the archive's unpacked bytes before its content."""
+    """A file of an archive.
+
+    Attributes:
+        name: with its folder.
+        offset: counts the archive's unpacked bytes before its content.
+        content: none of a link.
+        target: the name of the file that a link stands for, as a path in the archive; ``None`` for a regular file.
+    """
 
     name: str
     offset: int
     content: bytes
+    target: str | None = None
 
 
 def read_tar(stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each regular file of an archive; see :func:`walk_tar`."""
     for member in walk_tar(stream):
-        yield member.name, member.content
+        if member.target is None:
+            yield member.name, member.content
 
 
 def walk_tar(stream: BinaryIO, keep: Callable[[str], bool] | None = None) -> Iterator[Member]:
-    """Yield the regular files of an archive, which may be compressed with gzip.
+    """Yield the regular files and the links of an archive, which may be compressed with gzip.
 
     ``tarfile`` ends without a word at a damaged header and at a truncation that falls between two files, and
     samples are lost unnoticed; here both raise, as does anything but zeros behind the end mark. The formats are
-    ustar, GNU and pax; links, directories and devices are passed over.
+    ustar, GNU and pax; directories and devices are passed over.
 
     Args:
         stream: open for reading at the archive's first byte; need not be seekable. ``read(n)`` must return ``n``
@@ -58,6 +71,7 @@ def walk_tar(stream: BinaryIO, keep: Callable[[str], bool] | None = None) -> Ite
     """
     head = stream.read(_BLOCK)
     if not is_gzip(head):
+        _check_kind(head)
         yield from _files(_Counted(stream), head, keep)
         return
     packed: Any = _Rejoined(head, stream)
@@ -73,42 +87,56 @@ def is_gzip(head: bytes) -> bool:
     return head.startswith(b"\x1f\x8b")
 
 
-def _files(stream: "_Counted", header: bytes, keep: Callable[[str], bool] | None) -> Iterator[Member]:
+class _Told(NamedTuple):
+    """What the headers before a file's own say of it, because it has no room there."""
+
     name: str | None = None
     size: int | None = None
+    target: str | None = None
+
+
+def _files(stream: "_Counted", header: bytes, keep: Callable[[str], bool] | None) -> Iterator[Member]:
+    told = _Told()
     stream.position = len(header)
     while header.strip(b"\0"):
         _check(header)
         kind = header[156:157]
-        if kind in (b"L", b"x"):
-            extension = _read(stream, _number(header[124:136]), _LONGEST_HEADER)
-            if kind == b"L":
-                name = _text(extension)
-            else:
-                name, size = _pax(extension, name, size)
-        elif kind in _WITHOUT_CONTENT:
-            name = size = None
+        if kind in (b"L", b"K", b"x"):
+            told = _extended(told, kind, _read(stream, _number(header[124:136]), _LONGEST_HEADER))
         elif kind == b"S":
             raise TarError(f"{_name(header)!r} is a sparse file; write the archive without --sparse")
         else:
-            path, length = _name(header) if name is None else name, _number(header[124:136]) if size is None else size
-            # Archives older than POSIX mark a directory by its last slash only.
-            regular, offset = kind in _REGULAR and not path.endswith("/"), stream.position
-            if regular and (keep is None or keep(path)):
-                if length > MAX_FILE_BYTES:
-                    _check_claim(stream, path, length)
-                yield Member(path, offset, _read(stream, length))
-            else:
-                _skip(stream, length)
-                if regular:
-                    yield Member(path, offset, b"")
-            # The long name before a long link name ("K"), or a global header ("g"), belongs to what comes after.
-            if kind not in (b"K", b"g"):
-                name = size = None
+            path = _name(header) if told.name is None else told.name
+            if kind in (_HARD_LINK, _SYMBOLIC_LINK):
+                target = _text(header[157:257]) if told.target is None else told.target
+                # A hard link names its file as the archive does, and a symbolic one from its own folder.
+                folder = "" if kind == _HARD_LINK else posixpath.dirname(path)
+                yield Member(path, stream.position, b"", posixpath.join(folder, target))
+            elif kind not in _WITHOUT_CONTENT:
+                length = _number(header[124:136]) if told.size is None else told.size
+                yield from _file(stream, kind, path, length, keep)
+            # A global header ("g") belongs to what comes after.
+            if kind != b"g":
+                told = _Told()
         header = stream.read(_BLOCK)
     if len(header) < _BLOCK:
         raise TarError("the archive ends without its end mark: truncated, or not closed by its writer")
     _check_rest(stream)
+
+
+def _file(
+    stream: "_Counted", kind: bytes, path: str, length: int, keep: Callable[[str], bool] | None
+) -> Iterator[Member]:
+    # Archives older than POSIX mark a directory by its last slash only.
+    regular, offset = kind in _REGULAR and not path.endswith("/"), stream.position
+    if regular and (keep is None or keep(path)):
+        if length > MAX_FILE_BYTES:
+            _check_claim(stream, path, length)
+        yield Member(path, offset, _read(stream, length))
+    else:
+        _skip(stream, length)
+        if regular:
+            yield Member(path, offset, b"")
 
 
 def _check_claim(stream: "_Counted", path: str, length: int) -> None:
@@ -128,6 +156,16 @@ def _check_rest(stream: "_Counted") -> None:
         padding += len(rest)
         if padding > _MOST_PADDING:
             raise TarError(f"more than {_MOST_PADDING} bytes of zeros behind the archive's end mark")
+
+
+def _check_kind(head: bytes) -> None:
+    """Name what a file is that begins like this, where it is known and no tar archive."""
+    kinds = [name for start, name in _OTHERS.items() if head.startswith(start)]
+    try:
+        _check(head)
+    except TarError:
+        if kinds:
+            raise TarError(f"no tar archive, but {kinds[0]}, which is not read: use tar, or tar -z") from None
 
 
 def _check(header: bytes) -> None:
@@ -162,8 +200,15 @@ def _text(field: bytes) -> str:
     return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-def _pax(records: bytes, name: str | None, size: int | None) -> tuple[str | None, int | None]:
-    """Return name and size, as far as the extended header's ``length key=value`` records give them."""
+def _extended(told: _Told, kind: bytes, content: bytes) -> _Told:
+    """Return what is told once an extended header, GNU's or that of pax, has told more."""
+    if kind == b"x":
+        return _pax(content, told)
+    return told._replace(name=_text(content)) if kind == b"L" else told._replace(target=_text(content))
+
+
+def _pax(records: bytes, told: _Told) -> _Told:
+    """Return what the extended header's ``length key=value`` records tell."""
     while records.strip(b"\0"):
         length, _, _ = records.partition(b" ")
         # More digits than the longest header has would be turned into a number for seconds.
@@ -171,15 +216,17 @@ def _pax(records: bytes, name: str | None, size: int | None) -> tuple[str | None
             raise TarError("bad extended header")
         key, _, value = records[len(length) + 1 : int(length) - 1].partition(b"=")
         if key == b"path":
-            name = _text(value)
+            told = told._replace(name=_text(value))
+        elif key == b"linkpath":
+            told = told._replace(target=_text(value))
         elif key == b"size":
             if not value.isdigit() or len(value) > 19:
                 raise TarError(f"bad extended header: size {value[:40]!r}")
-            size = int(value)
+            told = told._replace(size=int(value))
         elif key.startswith(b"GNU.sparse."):
             raise TarError("holds a sparse file; write the archive without --sparse")
         records = records[int(length) :]
-    return name, size
+    return told
 
 
 def _read(stream: "_Counted", size: int, most: int | None = None) -> bytes:

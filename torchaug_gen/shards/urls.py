@@ -1,9 +1,11 @@
 """From what a user writes to a list of shards."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from glob import glob, has_magic
+from os.path import normpath
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import url2pathname
@@ -14,6 +16,10 @@ CLOUD = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "oss", "h
 
 # Two letters at least: one is a Windows drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+_LOGIN = re.compile(r"//[^/?#]*@")
+_QUERY = re.compile(r"[?#]")
+# Behind it stands a space: `TOKEN=... curl` begins with a secret.
+_PROGRAM = re.compile(r"pipe:\s*[\w./-]+(?=\s)", re.IGNORECASE)
 
 Urls = str | Path | Iterable[str | Path]
 
@@ -42,9 +48,11 @@ def expand(urls: Urls, *, allow_pipe: bool) -> list[str]:
         raise ValueError("urls must name at least one shard, got none")
     seen: set[str] = set()
     for shard in shards:
-        if shard in seen:
-            raise ValueError(f"urls must name each shard once, got {shard} twice")
-        seen.add(shard)
+        # One file may be spelled in several ways.
+        name = shard if scheme(shard) else normpath(Path(shard).absolute())
+        if name in seen:
+            raise ValueError(f"urls must name each shard once, got {shown(shard)} twice")
+        seen.add(name)
     return shards
 
 
@@ -61,8 +69,9 @@ def _expand(url: str | Path, allow_pipe: bool) -> list[str]:
         return _local(Path(url))
     try:
         spelled = list(braceexpand(url))
-    except ValueError as error:
-        raise ValueError(f"urls: braces do not match in {url!r}") from error
+    except ValueError:
+        # Its message holds the whole URL.
+        raise ValueError(f"urls: braces do not match in {shown(url)!r}") from None
     return [shard for one in spelled for shard in _resolve(one, allow_pipe)]
 
 
@@ -75,12 +84,12 @@ def _resolve(url: str, allow_pipe: bool) -> list[str]:
         return [url]
     if kind == "pipe":
         if not allow_pipe:
-            raise ValueError(f"urls: {url!r} runs a shell command; pass allow_pipe=True if you trust it")
+            raise ValueError(f"urls: {shown(url)!r} runs a shell command; pass allow_pipe=True if you trust it")
         return [url]
     if kind == "file":
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost"):
-            raise ValueError(f"urls: file URLs must be absolute, file:///folder/000.tar, got {url!r}")
+            raise ValueError(f"urls: file URLs must be absolute, file:///folder/000.tar, got {shown(url)!r}")
         url = url2pathname(parts.path)
     elif kind:
         known = ", ".join((*WEB, *CLOUD, "file", "pipe"))
@@ -117,14 +126,23 @@ def name_of(url: str) -> str:
 def shown(url: str) -> str:
     """Return a URL as it may be logged: without a user's name, password, or query, where tokens are.
 
+    Of a command only the program is left, and a number that tells it from others.
+
     >>> shown("https://me:secret@host/000.tar?token=42")
     'https://host/000.tar?...'
+    >>> shown("pipe:curl -H 'Authorization: secret' https://host/000.tar")
+    'pipe:curl ... (5cf05e63)'
     """
-    if scheme(url) not in (*WEB, *CLOUD):
+    kind = scheme(url)
+    if not kind:
         return url
-    parts = urlsplit(url)
-    query = "..." if parts.query else ""
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
+    if kind == "pipe":
+        program, number = _PROGRAM.match(url), hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        return f"{program[0] if program else 'pipe:'} ... ({number})"
+    # Not taken apart as a URL: nobody knows what an unknown scheme means by one.
+    bare = _LOGIN.sub("//", url)
+    end = _QUERY.search(bare)
+    return bare if end is None else f"{bare[: end.start()]}?..."
 
 
 def _check_fsspec(kind: str, url: str) -> None:
