@@ -36,11 +36,9 @@ class Place:
         place = Place(int(state["real"]), int(state["synthetic"]), bool(state["ended"]))
         if keeps_state(dataset):
             dataset.load_state_dict(state["inner"])
-        elif place.ended or not isinstance(dataset, IterableDataset):
-            return place
-        elif can_seek(dataset):
+        elif can_seek(dataset) and not place.ended:
             dataset.seek(place.real)
-        elif place.real:
+        elif isinstance(dataset, IterableDataset) and place.real and not place.ended:
             warnings.warn(
                 f"{type(dataset).__name__} cannot be positioned: {place.real} items are read and thrown away to go on "
                 "behind them, which is exact only where it delivers the same again; give it seek(position), or "

@@ -124,14 +124,24 @@ def _same(one: Plan, other: Plan) -> bool:
 def sample(synthesizer: Any, plan: Plan) -> Any:
     """Return what the synthesizer draws for a plan.
 
-    Where the device is out of memory, the network's chunk is halved for good, with a warning, until it fits.
+    Where the device is out of memory, the network's chunk is halved for good, until it fits, and a warning says so.
     """
+    before = chunk_of(synthesizer)
     while True:
         try:
-            return _sample(synthesizer, plan)
+            drawn = _sample(synthesizer, plan)
+            break
         except torch.OutOfMemoryError:
             if not _halve(synthesizer):
                 raise
+    if (chunk := chunk_of(synthesizer)) != before:
+        warnings.warn(
+            f"out of memory while drawing {before} images at a time: drawing {chunk} at a time from now on, which "
+            "changes images in their last bits; the loader's state records it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return drawn
 
 
 def chunk_of(synthesizer: Any) -> int | None:
@@ -163,12 +173,6 @@ def _halve(synthesizer: Any) -> bool:
     chunk = chunk_of(synthesizer)
     if chunk is None or chunk < 2:
         return False
-    warnings.warn(
-        f"out of memory while drawing {chunk} images at a time: drawing {chunk // 2} at a time from now on, which "
-        "changes images in their last bits; the loader's state records it",
-        RuntimeWarning,
-        stacklevel=3,
-    )
     set_chunk(synthesizer, chunk // 2)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

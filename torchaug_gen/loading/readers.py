@@ -15,7 +15,7 @@ from torchaug_gen.loading.adapters import is_dataloader, is_stateful
 from torchaug_gen.loading.items import PrivateState, draws_nothing
 from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.remembering import Memory
-from torchaug_gen.loading.workers import end_persistent
+from torchaug_gen.loading.workers import end_broken, end_persistent
 from torchaug_gen.ranks import Share
 
 
@@ -129,6 +129,7 @@ class TwinReader(Reader):
     def _prepare(self, epoch: int) -> None:
         self._generator.manual_seed(rng.derive_seed(self._seed, "loader.workers", epoch))
         order.refresh(self.twin, self.loader)
+        end_broken(self.twin)
 
 
 class StreamReader(TwinReader):

@@ -42,6 +42,13 @@ def end_persistent(loader: Any) -> None:
     end(iterator)
 
 
+def end_broken(loader: Any) -> None:
+    """Do so where one of the persistent workers died, or all were stopped for that: they serve no pass any more."""
+    iterator = vars(loader).get("_iterator")
+    if iterator is not None and (getattr(iterator, "_shutdown", False) or died(iterator)):
+        end_persistent(loader)
+
+
 def died(iterator: Any, error: Exception | None = None) -> bool:
     """Say whether a worker of a DataLoader's iterator was killed, or crashed.
 
