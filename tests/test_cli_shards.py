@@ -1,7 +1,10 @@
+import hashlib
 import io
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -194,20 +197,27 @@ def synthesize(run, out, *options):
     return shards("synthesize", run, out, "--n", 20, "--samples-per-shard", 6, *options)
 
 
-def test_synthesize_writes_gated_samples_that_say_where_they_come_from(run, data, tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def lenient(monkeypatch):
+    """Let every sample through the gates: what four steps have learnt passes no honest test."""
     from torchaug_gen.synthesis import gates
 
-    # What four steps have learnt passes no honest test.
     for gate in (gates.SharpnessGate, gates.NeighbourGate, gates.ClassifierGate):
         monkeypatch.setattr(gate, "passes", lambda self, images, labels, **_: torch.ones(len(images), dtype=torch.bool))
+
+
+@pytest.mark.usefixtures("lenient")
+def test_synthesize_writes_gated_samples_that_say_where_they_come_from(run, data, tmp_path, capsys):
     assert synthesize(run, tmp_path, *GATES, "--data", data) == 0
     said = capsys.readouterr()
     assert f"20 samples in {tmp_path}" in said.out and "candidates accepted" in said.out
     assert "held-out images" in said.err and "ClassifierGate" in said.err
     found = list(ShardStream(tmp_path, fields=("json", "cls"), shuffle=0, on_error="raise"))
     assert [label for _, label in found] == [0, 1] * 10
+    # Whoever has the run's folder finds it by: sha256sum SHA256SUMS.
+    weights = hashlib.sha256((run / "SHA256SUMS").read_bytes()).hexdigest()
     for told, label in found:
-        assert told["class"] == CLASSES[label] and len(told["run"]) == 64
+        assert (told["class"], told["run"], told["seed"]) == (CLASSES[label], weights, 0)
         assert set(told["gates"]) == {"SharpnessGate", "NeighbourGate", "ClassifierGate"}
     # Trained once: what another training gives would not be the same on another machine.
     before = contents(tmp_path)
@@ -217,6 +227,31 @@ def test_synthesize_writes_gated_samples_that_say_where_they_come_from(run, data
     assert "classifier_steps was 3, and is 4 now" in capsys.readouterr().err
     assert synthesize(run, tmp_path, *GATES, "--data", data, "--confidence", "0.1") == 2
     assert "holds samples of other settings: gates was" in capsys.readouterr().err
+
+
+def rank_of_two(rank, port, *arguments):
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ.update(address, RANK=str(rank), WORLD_SIZE="2")
+    sys.exit(synthesize(*arguments))
+
+
+@pytest.mark.usefixtures("lenient")
+def test_two_processes_share_the_work_as_torchrun_tells_them(run, data, tmp_path):
+    assert synthesize(run, tmp_path / "1", *GATES, "--data", data) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Forked, because new processes would import for seconds.
+    fork = multiprocessing.get_context("fork")
+    options = (run, tmp_path / "2", *GATES, "--data", data)
+    processes = [fork.Process(target=rank_of_two, args=(rank, port, *options), daemon=True) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") and len(contents(tmp_path / "1")) == 7
+    assert not list((tmp_path / "2").glob(".*"))
 
 
 def test_options_of_synthesize_count(run, tmp_path):
