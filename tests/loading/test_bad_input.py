@@ -1,6 +1,7 @@
 """Each bad input raises, at construction or at the first batch, and says what was expected and what came."""
 
 import kornia.augmentation as K
+import numpy as np
 import pytest
 import torch
 from fakes import SIZE, Coded, Drawn, Listed, Returns, coded_batches, mixed, stock
@@ -23,6 +24,8 @@ class Classes(Coded):
         ({"synthetic_fraction": 1.4}, ValueError, r"synthetic_fraction must be in \[0, 1\), got 1.4"),
         ({"synthetic_fraction": -0.1}, ValueError, r"must be in \[0, 1\), got -0.1"),
         ({"synthetic_fraction": 1}, ValueError, r"must be in \[0, 1\), got 1"),
+        ({"synthetic_fraction": np.False_}, TypeError, r"must be a number in \[0, 1\), got .*False"),
+        ({"synthetic_fraction": torch.tensor(False)}, TypeError, r"must be a number in \[0, 1\), got .*False"),
         ({"synthetic_fraction": "0.3"}, TypeError, r"must be a number in \[0, 1\), got '0.3'"),
         ({"synthetic_fraction": 0.3, "synthesizer": None}, ValueError, "synthetic_fraction=0.3 needs a synthesizer"),
         ({"synthesizer": torch.nn.Linear(1, 1)}, TypeError, r"must have .sample\(...\), got Linear.*from_module"),

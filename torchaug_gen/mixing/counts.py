@@ -35,7 +35,8 @@ def as_fraction(value: Any, *, name: str = "synthetic_fraction") -> Fraction:
         TypeError: not a number.
         ValueError: outside [0, 1).
     """
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
+    truth = isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) is torch.bool
+    if truth or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number in [0, 1), got {value!r}")
     number = float(value)
     if not 0 <= number < 1:  # also false for NaN
