@@ -152,6 +152,26 @@ def test_replacing_leaves_the_original_and_the_types_alone(structure):
     assert same(batches.move(batch, torch.device("cpu")), batch)
 
 
+class Graph:
+    """A field of a type of its own, which knows how to move."""
+
+    def __init__(self, nodes, parts=()):
+        self.nodes, self.parts, self.whole = nodes, parts, self
+
+    def to(self, device):
+        return Graph(self.nodes.to(device), tuple(part.to(device) for part in self.parts))
+
+
+def test_fields_that_know_how_to_move_are_moved_with_the_tensors():
+    graph = Graph(torch.zeros(3), (Graph(torch.zeros(2)),))
+    batch = {"x": X, "graph": graph, "all": [graph, "text"], "kind": Graph}
+    assert len(list(batches.tensors(batch))) == 3
+    moved = batches.move(batch, torch.device("meta"))
+    assert {tensor.device.type for tensor in batches.tensors(moved)} == {"meta"} and moved["kind"] is Graph
+    assert len(list(batches.tensors(moved))) == 5 and moved["all"][1] == "text"
+    assert {tensor.device.type for tensor in batches.tensors(batch)} == {"cpu"}
+
+
 def test_a_bare_tensor_is_replaced_whole():
     assert batches.replace(X, {(): Y}) is Y
 
