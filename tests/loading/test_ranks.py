@@ -141,6 +141,27 @@ def test_numbers_do_not_depend_on_how_many_ranks_there_are(world):
     assert torch.equal(alone, together)
 
 
+def test_the_length_of_an_epoch_is_counted_once():
+    asked = []
+
+    def schedule(epoch, step):
+        asked.append((epoch, step))
+        return 0.3
+
+    loader = mixed(stock(40, 4), schedule, prefetch=0)
+    length = len(loader)
+    assert len(asked) == len(set(asked)) and {epoch for epoch, _ in asked} == {0}
+    asked.clear()
+    running = iter(loader)
+    next(running)
+    # The first batches alone are planned.
+    assert len(loader) == length and max(asked) < (0, 4)
+    del running
+    # Another epoch is counted anew.
+    asked.clear()
+    assert len(loader) == length == len(asked) and min(asked) == (1, 0)
+
+
 def test_a_schedule_that_changes_the_length_warns_once():
     loader = mixed(stock(40, 4), lambda epoch, step: 0.25 * min(epoch, 2))
     assert len(loader) == 10

@@ -39,6 +39,7 @@ class Inner:
         self._settings = settings
         adapter = self.loader is not loader
         self.gradients = getattr(loader, "gradient_state", None) if adapter else None
+        self._counted: tuple[Any, int] | None = None
         self._adapters_device: torch.device | None = adapters_device(loader) if adapter else None
 
     @property
@@ -122,9 +123,12 @@ class Inner:
         if isinstance(settings.schedule, ClassSchedule):
             items = rules.epoch_items(class_counts(self.loader), settings.schedule)
             return items // size if drop_last else -(-items // size)
-        fractions = settings.schedule.during(epoch)
-        splits = rules.rebatch_splits(order.real_items(self.loader), size, fractions, drop_last=drop_last)
-        return sum(1 for _ in splits)
+        asked = (epoch, order.real_items(self.loader), size, drop_last)
+        if self._counted is None or self._counted[0] != asked:
+            # Step by step, which takes seconds for millions of items: once for an epoch, however often it is asked.
+            splits = rules.rebatch_splits(asked[1], size, settings.schedule.during(epoch), drop_last=drop_last)
+            self._counted = asked, sum(1 for _ in splits)
+        return self._counted[1]
 
 
 def _regroup(
