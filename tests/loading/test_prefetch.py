@@ -290,6 +290,26 @@ def test_nothing_waits_for_the_garbage_collector(options, prefetch):
         gc.enable()
 
 
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_threads_that_share_a_pass_get_each_batch_once(prefetch):
+    running = iter(AugmentedLoader(stock(60, 2), lambda images: images.clone(), prefetch=prefetch))
+    got, errors = [], []
+
+    def consume():
+        try:
+            for images, _ in running:
+                got.extend(real_ids(images))
+        except Exception as error:
+            errors.append(error)
+
+    consumers = [threading.Thread(target=consume) for _ in range(4)]
+    for consumer in consumers:
+        consumer.start()
+    for consumer in consumers:
+        consumer.join()
+    assert not errors and sorted(got) == list(range(60))
+
+
 def test_persistent_workers_end_with_their_loader():
     loader = mixed(stock(num_workers=2, persistent_workers=True))
     running = iter(loader)

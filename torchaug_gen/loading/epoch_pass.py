@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Pass:
     """One pass over the loader; it begins, and takes its epoch, at the first ``next``.
 
     It is a class and not a generator, so that it goes on after an error in one batch. Attributes of the inner iterator
-    are reached through it.
+    are reached through it. Threads that share it get a batch each, one after the other.
     """
 
     def __init__(self, loader: AugmentedLoader[Any]) -> None:
@@ -46,13 +47,16 @@ class Pass:
         self._opened: Opened | None = None
         self.superseded = self.finished = False
         self._since: float | None = None
+        # Reentrant: a transform that asks for the next batch itself must not wait for ever.
+        self._lock = threading.RLock()
 
     def __iter__(self) -> Pass:
         return self
 
     def __next__(self) -> Any:
         try:
-            return self._next()
+            with self._lock:
+                return self._next()
         except BaseException as error:
             let_go(error)
             raise
