@@ -596,7 +596,7 @@ FRESH = """
 import json, pickle, sys
 sys.path[:0] = sys.argv[1:]
 from test_resume import LOADERS, mixed, warm_up
-from torchaug_gen import MixedIterableDataset, MixUp
+from torchaug_gen import MixUp
 answers = []
 for name, workers, state in json.load(sys.stdin):
     loader = mixed(LOADERS[name](num_workers=workers), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
@@ -611,7 +611,8 @@ def test_in_a_fresh_process():
 
     asked, expected = [], []
     names = ("shuffle", "draws", "numpy", "distributed", "remembering", "seek", "state")
-    for name, workers in (*((name, 0) for name in names), ("draws", 2), ("seek", 2)):
+    beside = ("draws", "draws whole batches", "seek", "mixed data set")
+    for name, workers in [*((name, 0) for name in names), *((name, 2) for name in beside)]:
         loader = mixed(LOADERS[name](num_workers=workers), warm_up, transform=[MixUp(alpha=0.4)], labels="balance")
         list(loader)
         running = iter(loader)
