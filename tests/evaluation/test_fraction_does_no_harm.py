@@ -153,7 +153,7 @@ def clothing(folder: Path) -> Stock:
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero()[:, 0]
         rows.append(members[rng.permutation(0, "clothing", 0, len(members), position=label)[:90]])
-    return Stock(images[torch.stack(rows)], LearnerConfig(steps=100, width=12))
+    return Stock(images[torch.stack(rows)], LearnerConfig(steps=100, width=16))
 
 
 @pytest.mark.slow
