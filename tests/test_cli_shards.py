@@ -290,7 +290,7 @@ def test_write_names_what_is_wrong(data, tmp_path, capsys):
     for arguments, message in (
         ((data, tmp_path / "out"), "train and test, which are no classes"),
         ((tmp_path / "none", tmp_path / "out"), "no folder"),
-        ((data / "train", tmp_path / "out", "--quality", 0), "quality must be in 1..100"),
+        ((data / "train", tmp_path / "out", "--quality", 0), "quality must be an integer in 1..100"),
         ((data / "train", tmp_path / "out", "--samples-per-shard", 0), "samples_per_shard must be at least 1"),
         ((data / "train", tmp_path / "out", "--short-side", 0), "short_side must be at least 1"),
     ):

@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import webdataset
@@ -306,6 +307,23 @@ def test_settings_with_which_nothing_was_written_may_be_changed(tmp_path):
     with pytest.raises(ValueError, match="no candidate"):
         synthesize_shards(synthesizer(), tmp_path, gates=strict, max_candidates=2, **OPTIONS)
     assert synthesize_shards(synthesizer(), tmp_path, **OPTIONS).complete
+
+
+def test_damaged_settings_are_named(tmp_path):
+    noise = NoiseSynthesizer((1, 4, 4), num_classes=2)
+    synthesize_shards(noise, tmp_path, n=2, run="a")
+    for content in (b"", b"[]"):
+        (tmp_path / "synthesis.json").write_bytes(content)
+        with pytest.raises(ValueError, match=r"synthesis\.json is damaged"):
+            synthesize_shards(noise, tmp_path, n=2, run="a")
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_labels_and_seed_may_be_numbers_of_any_library(tmp_path, kind):
+    noise = NoiseSynthesizer((1, 4, 4), num_classes=2)
+    synthesize_shards(noise, tmp_path / "a", n=4, run="a", labels=[1, 0, 1], seed=3)
+    synthesize_shards(noise, tmp_path / "b", n=4, run="a", labels=kind([1, 0, 1]), seed=np.int64(3))
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_gates_with_other_weights_are_other_settings(tmp_path):

@@ -376,6 +376,28 @@ def test_a_shard_that_was_lost_is_written_again(tmp_path):
     assert contents(tmp_path / "whole").items() <= contents_of_files(tmp_path).items()
 
 
+def test_two_that_write_at_once_are_told(tmp_path):
+    def items():
+        yield GOOD
+        # Another process begins, while this one is writing its first shard.
+        write_shards([GOOD], tmp_path)
+        yield GOOD
+
+    with pytest.raises(FileNotFoundError, match="another process is writing the same file"):
+        write_shards(items(), tmp_path)
+    assert len(read(tmp_path, "jpg", "cls")) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{"])
+def test_damaged_notes_are_none(tmp_path, content):
+    with pytest.raises(TypeError, match="item 4"):
+        write_shards([GOOD] * 4 + [0], tmp_path / "a", samples_per_shard=2)
+    (tmp_path / "a" / ".writing" / "000001.json").write_bytes(content)
+    write_shards([GOOD] * 5, tmp_path / "a", samples_per_shard=2, resume=True)
+    write_shards([GOOD] * 5, tmp_path / "b", samples_per_shard=2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
 def contents_of_files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -517,6 +539,13 @@ def test_sixteen_bits_are_kept_as_npy(tmp_path):
     assert all((array.numpy() == deep).all() and array.dtype is torch.uint16 for (array,) in read(tmp_path, "npy"))
 
 
+def test_settings_may_be_numpy_integers_and_bytes_of_any_kind(tmp_path):
+    items = [{"bin": bytearray(b"a")}, {"bin": memoryview(b"b")}, {"bin": b"c"}]
+    options = {"samples_per_shard": np.int64(2), "quality": np.uint8(90), "seed": np.int64(3), "shuffle": True}
+    paths = write_shards(items, tmp_path, max_shard_bytes=np.int32(20480), **options)
+    assert len(paths) == 2 and sorted(read(tmp_path, "bin")) == [(b"a",), (b"b",), (b"c",)]
+
+
 def test_tar_lists_and_unpacks_what_is_written(tmp_path):
     (path,) = write_shards([{"__key__": "ä/" + "x" * 150, "cls": 1}, {"cls": 2}], tmp_path)
     listed = subprocess.run(["tar", "tf", path], capture_output=True, text=True, check=True, env={"LC_ALL": "C.UTF-8"})
@@ -554,6 +583,9 @@ GOOD = (picture(0), 0)
         ({"json": {1j}}, TypeError, "JSON"),
         ({"txt": "\ud800"}, ValueError, "surrogates"),
         ({"npy": np.array([{}])}, ValueError, "pickle"),
+        ((picture(0), 1 << 63), ValueError, "field 'cls': integers must have at most 64 bits, got 9223372036854775808"),
+        ((Image.new("1", (10000, 10000)), 0), ValueError, "at most 89478485 pixels, got 10000 × 10000"),
+        ((Image.new("RGB", (0, 4)), 0), ValueError, "at least one pixel"),
     ],
 )
 def test_an_item_that_cannot_be_written_is_named_by_its_index(tmp_path, item, error, reason):
@@ -568,6 +600,10 @@ def test_an_item_that_cannot_be_written_is_named_by_its_index(tmp_path, item, er
         ([], {}, ValueError, "at least one item"),
         (3, {}, TypeError, "dataset or an iterable"),
         ([GOOD], {"samples_per_shard": 0}, ValueError, "samples_per_shard must be at least 1, got 0"),
+        ([GOOD], {"samples_per_shard": 2.5}, TypeError, "samples_per_shard must be an integer, got 2.5"),
+        ([GOOD], {"max_shard_bytes": "1"}, TypeError, "max_shard_bytes must be an integer, got '1'"),
+        ([GOOD], {"quality": 50.5}, TypeError, "quality must be an integer, got 50.5"),
+        ([GOOD], {"seed": "a"}, TypeError, "seed must be an integer, got 'a'"),
         ([GOOD], {"image_format": "gif"}, ValueError, "image_format"),
         ([GOOD], {"quality": 0}, ValueError, "quality"),
         ([GOOD], {"max_shard_bytes": 0}, ValueError, "max_shard_bytes must be at least 1"),
@@ -576,6 +612,8 @@ def test_an_item_that_cannot_be_written_is_named_by_its_index(tmp_path, item, er
         ([GOOD], {"fields": "jpg"}, TypeError, "sequence of names"),
         ([GOOD], {"fields": ("cls", "cls")}, ValueError, "every element once"),
         ([GOOD], {"fields": ("a b", "cls")}, ValueError, "file extensions"),
+        ([GOOD], {"classes": "ab"}, TypeError, "classes must be a sequence of names"),
+        (TensorDataset, {}, TypeError, "dataset or an iterable, got <class"),
         ([GOOD], {"classes": []}, ValueError, "item 0: label must be in 0..-1"),
         (iter([GOOD]), {"shuffle": True}, ValueError, "shuffle needs a map-style dataset"),
         ({"jpg": picture(0)}, {}, TypeError, "item 0: expected .*got str"),

@@ -13,6 +13,9 @@ def whole_or_not(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing that gets its name when it is whole, and on the disk.
 
     Several processes may write the same file at the same time: each has a file of its own until then.
+
+    Raises:
+        FileNotFoundError: another process took that away, because it thinks that it alone writes the file.
     """
     # No process ID: those in containers and on other machines that share the folder may be equal.
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
@@ -22,7 +25,11 @@ def whole_or_not(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             # A name that survives a power cut must not stand for contents that do not.
             os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except FileNotFoundError as error:
+            message = "another process is writing the same file, and took away what this one had written of it"
+            raise FileNotFoundError(error.errno, message, str(path)) from error
         _flush_names(path.parent)
     finally:
         partial.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from torchaug_gen.pixels import convert
+from torchaug_gen.shards.decode import MAX_PIXELS
 from torchaug_gen.shards.fields import SPECIAL, check_extension
 from torchaug_gen.shards.keys import safe_key
 
@@ -46,8 +47,8 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.image_format not in ("jpg", "png", "webp"):
             raise ValueError(f'image_format must be "jpg", "png" or "webp", got {self.image_format!r}')
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"quality must be in 1..100, got {self.quality}")
+        if type(self.quality) is not int or not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be an integer in 1..100, got {self.quality!r}")
         for name in self.fields or ():
             if name not in SPECIAL:
                 _extension(name)
@@ -99,7 +100,7 @@ def encode(name: str, value: Any, quality: int) -> bytes:
 
     Args:
         name: the field, such as ``"jpg"`` or ``"mask.png"``; what follows the last dot says what it holds.
-        value: bytes are taken as they are.
+        value: bytes are taken as they are, also as a ``bytearray`` or ``memoryview``.
         quality: of jpg and webp.
 
     Raises:
@@ -107,8 +108,8 @@ def encode(name: str, value: Any, quality: int) -> bytes:
         ValueError: a value that it cannot hold.
     """
     extension = name.rpartition(".")[2]
-    if isinstance(value, bytes):
-        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
     if extension in FORMATS:
         stream = io.BytesIO()
         _to_pil(value).save(stream, FORMATS[extension], quality=quality)
@@ -124,9 +125,12 @@ def encode(name: str, value: Any, quality: int) -> bytes:
         return value.encode()
     try:
         # int, because the index of True is True.
-        return str(int(operator.index(value))).encode()
+        number = int(operator.index(value))
     except TypeError:
         raise TypeError(f"field {name!r}: expected an integer, a string or bytes, got {type(value).__name__}") from None
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"field {name!r}: integers must have at most 64 bits, got {number}")
+    return str(number).encode()
 
 
 def check_fields(fields: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -162,6 +166,7 @@ def _to_pil(image: Any) -> "Image.Image":
                 f"images must have 8 bits a channel, got a PIL image of mode {image.mode!r}: "
                 "convert it, or store it as npy"
             )
+        _check_size(*image.size)
         return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] not in (1, 3):
@@ -176,9 +181,16 @@ def _to_pil(image: Any) -> "Image.Image":
         pixels = image
     else:
         raise TypeError(f"images must be tensors, NumPy arrays or PIL images, got {type(image).__name__}")
-    if not pixels.size:
-        raise ValueError("images must have at least one pixel, got none")
+    _check_size(pixels.shape[1], pixels.shape[0])
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels))
+
+
+def _check_size(width: int, height: int) -> None:
+    if not width * height:
+        raise ValueError("images must have at least one pixel, got none")
+    # Readers refuse more.
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"images must have at most {MAX_PIXELS} pixels, got {width} × {height}")
 
 
 def _to_uint8(image: Tensor) -> Tensor:

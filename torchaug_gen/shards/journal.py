@@ -95,7 +95,8 @@ class Journal:
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             values: dict[str, Any] = json.loads((self._path / name).read_bytes())
-        except FileNotFoundError:
+        # What cannot be read notes nothing.
+        except (FileNotFoundError, ValueError):
             return None
         return values
 

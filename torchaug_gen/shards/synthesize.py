@@ -1,6 +1,7 @@
 """Write synthetic samples as tar shards, by many processes, each sample with where it comes from."""
 
 import json
+import operator
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from importlib.metadata import version
@@ -100,9 +101,11 @@ def synthesize_shards(
         >>> [path.name for path in made.shards], made.complete
         (['000000.tar', '000001.tar'], True)
     """
+    labels = None if labels is None else list(map(operator.index, labels))
     _check(synthesizer, n, samples_per_shard, workers, labels)
+    seed = rng.check_seed(seed)
     encoding = Encoding(image_format, quality)
-    provenance = Provenance(synthesizer, gates, run=run, seed=rng.check_seed(seed), max_candidates=max_candidates)
+    provenance = Provenance(synthesizer, gates, run=run, seed=seed, max_candidates=max_candidates)
     settings = {
         "format": "torchaug_gen synthesis",
         "version": 1,
@@ -110,7 +113,7 @@ def synthesize_shards(
         "run": run,
         "n": n,
         "seed": seed,
-        "labels": None if labels is None else list(labels),
+        "labels": labels,
         "gates": [describe_gate(gate) for gate in provenance.gates],
         "max_candidates": max_candidates,
         "samples_per_shard": samples_per_shard,
@@ -145,7 +148,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     existing = sorted(folder.glob("*.tar"))
     # Looked for behind the shards: another process may be ahead by one, but notes its settings first.
-    noted = json.loads(path.read_bytes()) if path.is_file() else None
+    noted = _noted(path)
     if noted == wanted:
         return
     if existing:
@@ -158,6 +161,18 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         )
     with whole_or_not(path) as file:
         file.write(json.dumps(wanted, indent=2).encode() + b"\n")
+
+
+def _noted(path: Path) -> dict[str, Any] | None:
+    try:
+        noted = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        noted = None
+    if not isinstance(noted, dict):
+        raise ValueError(f"{path} is damaged: it must hold the settings of the shards beside it")
+    return noted
 
 
 def _finish(journal: Journal, total: int, classes: Sequence[str] | None) -> bool:

@@ -1,6 +1,7 @@
 """Write images and labels as tar shards."""
 
 import json
+import operator
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -78,7 +79,7 @@ def write_shards(
     Raises:
         ValueError: an option out of range, a folder that holds shards, no items, another run to resume, or an item
             that cannot be read or written, named by its index.
-        TypeError: an item or a value of another type, named likewise.
+        TypeError: an option of another type; an item or a value of one, named likewise.
 
     Example:
         >>> import tempfile
@@ -90,17 +91,23 @@ def write_shards(
         ...     [label for image, label in ShardStream(folder, fields=("png", "cls"), shuffle=0)]
         [4, 0, 2]
     """
-    _check(samples_per_shard, max_shard_bytes, workers, on_error)
+    samples = _integer("samples_per_shard", samples_per_shard, least=1)
+    nbytes = None if max_shard_bytes is None else _integer("max_shard_bytes", max_shard_bytes, least=1)
+    workers = _integer("workers", workers, least=0)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
     _check_items(items, shuffle)
-    names = class_names(items) if classes is None else tuple(map(str, classes))
-    encoding = Encoding(image_format, quality, check_fields(fields), None if names is None else len(names))
+    names = class_names(items) if classes is None else _names(classes)
+    number = None if names is None else len(names)
+    encoding = Encoding(image_format, _integer("quality", quality), check_fields(fields), number)
     total = len(items) if is_map_style(items) else None  # type: ignore[arg-type]
+    seed = rng.check_seed(seed)
     order = rng.permutation(seed, "shards.write", 0, total) if shuffle and total is not None else None
     settings = {
-        "samples_per_shard": samples_per_shard,
-        "max_shard_bytes": max_shard_bytes,
+        "samples_per_shard": samples,
+        "max_shard_bytes": nbytes,
         "image_format": image_format,
-        "quality": quality,
+        "quality": encoding.quality,
         "fields": None if encoding.fields is None else list(encoding.fields),
         "classes": None if names is None else list(names),
         "items": total,
@@ -115,13 +122,13 @@ def write_shards(
     start = done[-1].items if done else 0
     try:
         with closing(encoded(items, encoding, start=start, workers=workers, order=order)) as results:
-            samples = accepted(_shown(results, start, total), skip=on_error == "skip")
-            done += _pack_all(journal, samples, len(done), samples_per_shard, max_shard_bytes)
+            kept = accepted(_shown(results, start, total), skip=on_error == "skip")
+            done += _pack_all(journal, kept, len(done), samples, nbytes)
     finally:
         if journal.finished(0) is None:
             journal.remove()
     if not done:
-        raise ValueError("items must hold at least one item, got none")
+        raise ValueError("items must hold at least one item that can be written, got none")
     write_index(journal.folder, [(entry.shard, entry.line) for entry in done], names, settings)
     journal.remove()
     return [journal.folder / entry.shard.name for entry in done]
@@ -254,19 +261,24 @@ def _shown(results: Iterable[Result], start: int, total: int | None) -> Iterator
     yield from tqdm(results, initial=start, total=total, unit="sample", delay=_LONG_S, disable=None)
 
 
-def _check(samples: int, nbytes: int | None, workers: int, on_error: str) -> None:
-    if samples < 1:
-        raise ValueError(f"samples_per_shard must be at least 1, got {samples}")
-    if nbytes is not None and nbytes < 1:
-        raise ValueError(f"max_shard_bytes must be at least 1, or None for no bound, got {nbytes}")
-    if workers < 0:
-        raise ValueError(f"workers must be at least 0, got {workers}")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
+def _integer(name: str, value: Any, *, least: int | None = None) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def _names(classes: Any) -> tuple[str, ...]:
+    if isinstance(classes, str):
+        raise TypeError(f'classes must be a sequence of names such as ("cat", "dog"), got the string {classes!r}')
+    return tuple(map(str, classes))
 
 
 def _check_items(items: Any, shuffle: bool) -> None:
-    if not isinstance(items, Iterable) and not is_map_style(items):
-        raise TypeError(f"items must be a map-style dataset or an iterable, got {type(items).__name__}")
+    if isinstance(items, type) or not (isinstance(items, Iterable) or is_map_style(items)):
+        raise TypeError(f"items must be a map-style dataset or an iterable, got {items!r}")
     if shuffle and not is_map_style(items):
         raise ValueError("shuffle needs a map-style dataset, whose items can be read in any order")
