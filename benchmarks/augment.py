@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,19 @@ from typing import Any
 if not __package__:  # run as a file: its own folder would hide packages of the same name
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
 
-from benchmarks import common, plots
+from benchmarks import common, machine, plots
 from benchmarks.contestants import base
-from benchmarks.contestants.base import LIMIT, NAMES, ON_GPU, RECIPES, Unsupported
+from benchmarks.contestants.base import LIMIT, NAMES, RECIPES, Unsupported
 from benchmarks.contestants.process import Remote
+from benchmarks.rounds import FEWEST, Figure, take_turns
 
 PACKAGES = ("albumentations", "opencv-python-headless", "fuse-augmentations", "nvidia-dali-cuda130", "triton-augment")
 
 
 def measure(arguments: argparse.Namespace, folder: Path, *, threads: int) -> dict[str, Any]:
     """Return the rates of all contestants with so many threads, a case for each recipe, and why others have none."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = machine.device()
     remotes = [
         Remote(name, folder, threads=threads, pin=arguments.pin and device == "cpu", device=device)
         for name in (*arguments.contestants, LIMIT)
@@ -52,9 +52,9 @@ def measure(arguments: argparse.Namespace, folder: Path, *, threads: int) -> dic
 def _measure_recipe(
     arguments: argparse.Namespace, recipe: str, remotes: Sequence[Remote], *, threads: int
 ) -> dict[str, Any]:
-    batch_size = arguments.batch_size or (256 if torch.cuda.is_available() else RECIPES[recipe].batch_size)
+    batch_size = arguments.batch_size or (256 if machine.device() == "cuda" else RECIPES[recipe].batch_size)
     print(f"\n{recipe}, {threads} threads, batches of {batch_size}: {RECIPES[recipe].title}", flush=True)
-    works: dict[str, Callable[[], float]] = {}
+    works: dict[str, Figure] = {}
     notes, absent, by_name = {}, {}, {}
     for remote in remotes:
         start = time.perf_counter()
@@ -73,18 +73,16 @@ def _measure_recipe(
         print(f"  {remote.name}: ready after {time.perf_counter() - start:.1f} s, {count} batches a round", flush=True)
         by_name[remote.name] = remote
         works[remote.name] = partial(_rate, remote, count, batch_size=batch_size)
-    rates = _rounds(works, absent, rounds=arguments.rounds)
+    rates = take_turns(works, rounds=arguments.rounds, absent=absent)
     limit = notes.pop(LIMIT) if LIMIT in rates else None
     if limit is not None:
         rates[limit] = rates.pop(LIMIT)
-    if all(name == limit for name in rates):
-        return {"batch_size": batch_size, "absent": absent}
-    baseline = next(iter(rates))
+    baseline = next(name for name in rates if name != limit)
     said = {name: note for name, note in notes.items() if note and name in rates}
     result = common.case(rates, baseline=baseline, limit=limit, title=RECIPES[recipe].title, notes=said, absent=absent)
-    result |= {"batch_size": batch_size, "rates": rates, "measured": common.moment()}
+    result |= {"batch_size": batch_size, "rates": rates, "measured": machine.moment()}
     print(common.table(result["summary"], unit="images/s"), flush=True)
-    if torch.cuda.is_available():
+    if machine.device() == "cuda":
         result["host_seconds_per_call"] = {name: by_name[name].host_seconds() for name in result["summary"]}
     return result
 
@@ -93,33 +91,17 @@ def _rate(remote: Remote, count: int, *, batch_size: int) -> float:
     return count * batch_size / remote.run(count)
 
 
-def _rounds(works: dict[str, Callable[[], float]], absent: dict[str, str], *, rounds: int) -> dict[str, list[float]]:
-    """Return items per second of all contestants by round, each round all of them in turn, after one to warm up."""
-    rates: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(rounds + 1):
-        for name in list(rates):
-            try:
-                rate = works[name]()
-            except (Unsupported, TimeoutError) as error:
-                absent[name] = f"failed in round {turn}: {error}"
-                del rates[name]
-                continue
-            if turn:
-                rates[name].append(rate)
-    return rates
-
-
 def kept(path: Path, measured: Iterable[str]) -> dict[str, Any]:
     """Return the cases of a result file that were not measured anew.
 
     Raises:
-        ValueError: they come from another machine, or from other versions.
+        ValueError: they come from another machine, other versions, or other code.
     """
     if not path.exists():
         return {}
-    document, here = common.load(path), json.loads(json.dumps(common.machine(PACKAGES)))
-    for what in ("processor", "cores", "gpu", "versions"):
-        theirs = document["machine"][what]
+    document, here = common.load(path), json.loads(json.dumps(machine.describe(PACKAGES, device=machine.device())))
+    for what in ("processor", "cores", "gpu", "versions", "commit"):
+        theirs = document["machine"].get(what)
         if theirs != here[what]:
             raise ValueError(f"cannot keep the cases of {path}: their {what} is {theirs}, now {here[what]}")
     return {name: case for name, case in document["results"].items() if name not in measured}
@@ -155,25 +137,29 @@ def _arguments() -> argparse.Namespace:
         help="a folder with .jpg photographs (default: TORCHAUG_GEN_PHOTOGRAPHS)",
     )
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--contestants", nargs="+", choices=NAMES, help="default: all that the device has")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
-    parser.add_argument("--rounds", type=int, default=9, help="how often each is measured, at least 2 (default: 9)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of a contestant's round (default: 1.5)")
+    parser.add_argument("--contestants", nargs="+", choices=NAMES, help="default: all")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="(default: 1)")
+    parser.add_argument("--rounds", type=int, default=FEWEST, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a contestant's round (default: 1)")
     parser.add_argument("--batch-size", type=int, help="(default: the recipe's; 256 on CUDA)")
     parser.add_argument("--batches", type=int, default=4, help="how many different ones take turns (default: 4)")
-    parser.add_argument("--limit", type=float, default=240, help="seconds to set up or compile (default: 240)")
-    parser.add_argument("--quick", action="store_true", help="R1, one thread, three short rounds; nothing is saved")
+    parser.add_argument("--limit", type=float, default=120, help="seconds to set up or compile (default: 120)")
+    parser.add_argument("--quick", action="store_true", help="R1, two short rounds, saved to results/quick")
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let the system choose the cores")
     parser.add_argument("--sheets", type=Path, help="a folder for pictures of what each contestant makes")
     parser.add_argument("--keep", action="store_true", help="the file's other cases, of the same machine and versions")
-    parser.add_argument("--output", type=Path, default=common.result_path("augment"), help="(default: %(default)s)")
+    parser.add_argument("--name", default="augment", help="of the result file (default: augment)")
+    parser.add_argument("--output", type=Path, help="the file itself (default: in results, by name and machine)")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.recipes, arguments.threads, arguments.rounds, arguments.seconds = ["R1"], [1], 3, 0.3
+        arguments.recipes, arguments.threads, arguments.rounds, arguments.seconds = ["R1"], [1], 2, 0.3
     if arguments.contestants is None:
-        arguments.contestants = ON_GPU if torch.cuda.is_available() else NAMES
-    if arguments.rounds < 2:
-        parser.error(f"quartiles need at least 2 rounds, got {arguments.rounds}")
+        arguments.contestants = NAMES
+    if arguments.rounds < FEWEST and not arguments.quick:
+        parser.error(f"expected at least {FEWEST} rounds, got {arguments.rounds}")
+    if arguments.output is None:
+        device = machine.device()
+        arguments.output = common.result_path(arguments.name, device=device, quick=arguments.quick)
     if arguments.photographs is None:
         parser.error("expected a folder with photographs: pass --photographs, or set TORCHAUG_GEN_PHOTOGRAPHS")
     return arguments
@@ -192,12 +178,20 @@ def main() -> None:
         for count in arguments.threads:  # saved each time: a run that is cut short leaves what it has
             results |= measure(arguments, Path(folder), threads=count)
             settings["load_averages"].append(os.getloadavg())
-            if not arguments.quick:
-                path = arguments.output
-                both = (kept(path, results) if arguments.keep else {}) | results
-                both = {name: both[name] for name in sorted(both)}
-                common.save("augment", settings, both, unit="images/s", packages=PACKAGES, path=path)
-                print(f"written to {path}, drawn to {plots.plot(path)}", flush=True)
+            path = arguments.output
+            both = (kept(path, results) if arguments.keep else {}) | results
+            common.save(
+                arguments.name,
+                settings,
+                {name: both[name] for name in sorted(both)},
+                unit="images/s",
+                packages=PACKAGES,
+                device=machine.device(),
+                threads=max(arguments.threads),
+                quick=arguments.quick,
+                path=path,
+            )
+            print(f"written to {path}, drawn to {plots.plot(path)[0]}", flush=True)
 
 
 if __name__ == "__main__":

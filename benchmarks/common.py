@@ -1,130 +1,112 @@
-"""What all benchmarks share: interleaved timing, the machine, and the result file."""
+"""What all benchmarks share: cases of medians and quartiles, and the result file."""
 
 import json
-import os
-import platform
+import math
 import statistics
-import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks import schema
+from benchmarks import machine, schema
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "torchvision", "kornia", "numpy", "torchaug_gen")
-# Between the quartiles of a ratio, as a share of its median: beyond that a figure says nothing, and is not reported.
+# Between the quartiles, as a share of the median: beyond that a figure says nothing, and is not reported.
 MAX_SPREAD = 0.4
+_STARTED = time.perf_counter()
 
 
-def interleave(contestants: Mapping[str, Callable[[], int]], *, rounds: int) -> dict[str, list[float]]:
-    """Return items per second of each contestant, once per round, after one round to warm up.
-
-    Every round runs all contestants one after the other, so that a machine that slows down slows all of them.
-
-    Args:
-        contestants: functions by name that do the work and return the number of items.
-        rounds: how often each is measured.
-    """
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):
-        for name, work in contestants.items():
-            start = time.perf_counter()
-            items = work()
-            if turn:
-                rates[name].append(items / (time.perf_counter() - start))
-    return rates
-
-
-def summarise(rates: Mapping[str, list[float]], *, baseline: str) -> dict[str, dict[str, float]]:
+def summarise(figures: Mapping[str, list[float]], *, baseline: str | None) -> dict[str, dict[str, Any]]:
     """Return median and quartiles of each contestant, and of its ratio to the baseline, round by round.
 
-    A contestant is ``too_noisy`` where its ratio spreads more than ``MAX_SPREAD``.
+    A contestant is ``too_noisy`` where its ratio spreads more than ``MAX_SPREAD``, or without a baseline, its figure.
+
+    Args:
+        figures: by contestant, one for each round.
+        baseline: what the others are compared with; None where a ratio would mean nothing.
+
+    Raises:
+        ValueError: a figure of the baseline is not above 0, so that nothing is a multiple of it.
     """
-    summary: dict[str, dict[str, float]] = {}
-    for name, values in rates.items():
-        ratios = [mine / base for mine, base in zip(values, rates[baseline], strict=True)]
-        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-        ratio_low, ratio, ratio_high = statistics.quantiles(ratios, n=4, method="inclusive")
-        summary[name] = {
-            "median": median,
-            "quartile_low": low,
-            "quartile_high": high,
-            "rounds": len(values),
-            "ratio_to_baseline": ratio,
-            "ratio_quartile_low": ratio_low,
-            "ratio_quartile_high": ratio_high,
-            "too_noisy": ratio_high - ratio_low > MAX_SPREAD * ratio,
-        }
+    if baseline is not None and (least := min(figures[baseline])) <= 0:
+        raise ValueError(f"figures of the baseline {baseline!r} must be above 0, got {least:g}: compare with another")
+    summary: dict[str, dict[str, Any]] = {}
+    for name, values in figures.items():
+        low, median, high = quartiles(values)
+        row: dict[str, Any] = {"median": median, "quartile_low": low, "quartile_high": high, "rounds": len(values)}
+        if baseline is None:
+            summary[name] = row | {"too_noisy": high - low > MAX_SPREAD * abs(median)}
+            continue
+        ratios = [mine / base for mine, base in zip(values, figures[baseline], strict=True)]
+        low, ratio, high = quartiles(ratios)
+        row |= {"ratio_to_baseline": ratio, "ratio_quartile_low": low, "ratio_quartile_high": high}
+        if (interval := median_interval(ratios)) is not None:
+            row["ratio_interval"] = interval
+        summary[name] = row | {"too_noisy": high - low > MAX_SPREAD * ratio}
     return summary
 
 
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median, and the upper quartile."""
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high
+
+
+def median_interval(values: Sequence[float]) -> list[float] | None:
+    """Return between which of the values the median lies, with 95 % confidence and whatever their distribution.
+
+    None where they are fewer than six: the smallest and the largest of five hold it in 94 of 100 cases only.
+    """
+    count, outside = len(values), 0.0
+    for left_out in range(count // 2):
+        outside += 2 * math.comb(count, left_out) / 2**count
+        if outside > 0.05:
+            if left_out == 0:
+                return None
+            ordered = sorted(values)
+            return [ordered[left_out - 1], ordered[count - left_out]]
+    return None
+
+
 def case(
-    rates: Mapping[str, list[float]], *, baseline: str, limit: str | Mapping[str, Any] | None = None, **about: Any
+    figures: Mapping[str, list[float]],
+    *,
+    baseline: str | None,
+    limit: str | Mapping[str, Any] | None = None,
+    **about: Any,
 ) -> dict[str, Any]:
-    """Return a timed case of a result file.
+    """Return a case of a result file.
 
     Args:
-        rates: of :func:`interleave`.
-        baseline: the contestant that all are compared with.
-        limit: what nobody can beat, of which each row then says its share: the name of one in ``rates`` that took
+        figures: of :func:`benchmarks.rounds.take_turns`.
+        baseline: the contestant that all are compared with, or None.
+        limit: what nobody can beat, of which each row then says its share: the name of one in ``figures`` that took
             turns with the others (:mod:`benchmarks.limits` has some), or a dict of ``what`` it is and its ``value``.
         **about: ``title``, ``unit`` (where it is not the file's), ``better`` ("lower", where less is better), and
             ``notes`` and ``absent`` by contestant.
     """
-    measured = {name: values for name, values in rates.items() if name != limit}
+    measured = {name: values for name, values in figures.items() if name != limit}
     summary = summarise(measured, baseline=baseline)
+    about = {"baseline": baseline, "summary": summary, **about}
     if limit is None:
-        return {"baseline": baseline, "summary": summary, **about}
+        return about
     if isinstance(limit, str):
-        alone = rates[limit]
-        low, median, high = statistics.quantiles(alone, n=4, method="inclusive")
+        alone = figures[limit]
+        low, median, high = quartiles(alone)
         for name, values in measured.items():
             shares = (mine / most for mine, most in zip(values, alone, strict=True))
             summary[name]["share_of_limit"] = statistics.median(shares)
-        limit = {"what": limit, "value": median, "quartile_low": low, "quartile_high": high}
-    else:
-        for row in summary.values():
-            row["share_of_limit"] = row["median"] / limit["value"]
-    return {"baseline": baseline, "summary": summary, "limit": limit, **about}
+        return about | {"limit": {"what": limit, "value": median, "quartile_low": low, "quartile_high": high}}
+    for row in summary.values():
+        share = row["median"] / limit["value"]
+        row["share_of_limit"] = 1 / share if about.get("better") == "lower" else share
+    return about | {"limit": dict(limit)}
 
 
-def machine(packages: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what the figures depend on, with the versions of further packages."""
-    versions = {}
-    for package in (*PACKAGES, *packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "absent"
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "versions": versions,
-        **moment(),
-    }
-
-
-def moment() -> dict[str, Any]:
-    """Return when a case was measured, for files that are measured in parts: the commit, and what else ran."""
-    return {"commit": _commit(), "load_average": [round(value, 2) for value in os.getloadavg()]}
-
-
-def kind() -> str:
-    """Return the kind of this machine, which result files are named for."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def result_path(question: str) -> Path:
-    """Return where the results on this kind of machine are."""
-    return RESULTS / f"{question}-{kind()}.json"
+def result_path(question: str, *, device: str = "cpu", quick: bool = False) -> Path:
+    """Return where the results on this kind of machine are; those of a quick run are kept apart, and not committed."""
+    return (RESULTS / "quick" if quick else RESULTS) / f"{question}-{machine.kind(device)}.json"
 
 
 def save(
@@ -134,21 +116,52 @@ def save(
     *,
     unit: str,
     packages: Sequence[str] = (),
+    device: str = "cpu",
+    threads: int | None = None,
+    quick: bool = False,
     path: Path | None = None,
 ) -> Path:
-    """Write a result file, by default named for the question and the kind of machine, and return its path.
+    """Write a result file, and return its path.
+
+    Args:
+        question: what it answers; it is named for that.
+        settings: what was chosen.
+        results: cases and figures by name, see :mod:`benchmarks.schema`.
+        unit: of the figures.
+        packages: whose versions count beside the usual ones.
+        device: what was measured, "cpu" or "cuda"; the file is named for the processor or the GPU.
+        threads: of each process that was measured; by default those of this one.
+        quick: whether it only shows that everything runs: it goes to a folder of its own, and may rest on few rounds.
+        path: where else to write it.
 
     Raises:
         ValueError: the results have not the form that :mod:`benchmarks.schema` describes.
     """
-    path = path or result_path(question)
-    path.parent.mkdir(exist_ok=True)
-    about = {"unit": unit, "settings": settings, "machine": machine(packages)}
-    document = {"version": schema.VERSION, "question": question, **about, "results": results}
+    path = path or result_path(question, device=device, quick=quick)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    document = {
+        "version": schema.VERSION,
+        "question": question,
+        "unit": unit,
+        "quick": quick,
+        "command": command(),
+        "seconds": round(time.perf_counter() - _STARTED, 1),
+        "settings": settings,
+        "machine": machine.describe(packages, device=device, threads=threads),
+        "results": results,
+    }
     content = json.dumps(document, indent=2, default=str) + "\n"
     schema.validate(json.loads(content), where=f"the result of {question}")
     path.write_text(content)
     return path
+
+
+def command() -> str:
+    """Return how this process was started, without where anything lies: that is nobody's business."""
+    program = Path(sys.argv[0])
+    module = f"-m benchmarks.{program.stem}" if program.parent == Path(__file__).parent else program.name
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", module, *words])
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -162,20 +175,19 @@ def load(path: Path) -> dict[str, Any]:
     return document
 
 
-def table(summary: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
+def table(summary: Mapping[str, Mapping[str, Any]], *, unit: str) -> str:
     """Return a summary as lines to print."""
     width = max(map(len, summary))
     lines = []
     for name, row in summary.items():
-        low, median, high = (figure(row[key]) for key in ("quartile_low", "median", "quartile_high"))
-        share = f", {percent(row['share_of_limit'])} of the limit" if "share_of_limit" in row else ""
-        lines.append(f"{name:{width}}  {median:>10} {unit}  ({low} to {high})  {said_ratio(row)}{share}")
+        share = f", {percent(row['share_of_limit'])} of the limit" if shown(row) and "share_of_limit" in row else ""
+        lines.append(f"{name:{width}}  {said(row):>16} {unit}  {said_ratio(row)}{share}  ({row['rounds']} rounds)")
     return "\n".join(lines)
 
 
 def figure(value: float) -> str:
     """Return a number as people read it: three digits, or all those before the point."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def percent(share: float) -> str:
@@ -183,26 +195,29 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def said_ratio(row: Mapping[str, float]) -> str:
+def shown(row: Mapping[str, Any]) -> bool:
+    """Return whether a row's figure may be told."""
+    return not row["too_noisy"]
+
+
+def said(row: Mapping[str, Any]) -> str:
+    """Return a row's median; its quartiles, where they are far apart; and no figure where its ratio is too noisy."""
+    if not shown(row):
+        return "too noisy"
+    low, median, high = row["quartile_low"], row["median"], row["quartile_high"]
+    return f"{figure(low)} to {figure(high)}" if high - low > MAX_SPREAD * abs(median) else figure(median)
+
+
+def said_ratio(row: Mapping[str, Any]) -> str:
     """Return a row's ratio in words, or that it spread too widely to be one."""
-    if row.get("too_noisy"):
-        low, high = row["ratio_quartile_low"], row["ratio_quartile_high"]
-        return f"too noisy to compare ({low:.3g} to {high:.3g} × baseline): run it again on a quieter machine"
-    return f"{row['ratio_to_baseline']:.3g} × baseline"
+    if not shown(row):
+        return "too noisy to compare: run it again on a quieter machine"
+    return f"{row['ratio_to_baseline']:.3g} × baseline" if "ratio_to_baseline" in row else ""
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _commit() -> str | None:
-    """Return the commit that is measured, marked where files differ from it."""
-    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+def said_law(curve: Mapping[str, Any]) -> str:
+    """Return the law of a curve in words: flat, or its exponent and how much of the curve it explains."""
+    law, medians = curve["fit"], [point["median"] for point in curve["points"]]
+    if law["flat"]:
+        return f"flat within {percent(max(medians) / min(medians) - 1)}"
+    return f"exponent {law['exponent']:.2f} above {figure(law['constant'])} (R² {law['r_squared']:.2f})"

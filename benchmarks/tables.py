@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, schema
-from benchmarks.common import figure, percent
+from benchmarks.common import figure, percent, said, said_law, shown
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
@@ -53,48 +53,98 @@ def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 def times(row: Mapping[str, Any]) -> str:
     """Return in words how many times as fast the baseline is as this row; nothing where that is too noisy."""
-    return "too noisy" if row["too_noisy"] else f"{1 / row['ratio_to_baseline']:.3g} ×"
+    return f"{1 / row['ratio_to_baseline']:.3g} ×" if shown(row) else "too noisy"
 
 
-def augment(name: str = "augment-cpu") -> str:
-    """Return the table of the fused engine: a line for each recipe, a column for each library."""
-    from benchmarks.contestants.base import RECIPES
-
-    document = common.load(common.RESULTS / f"{name}.json")
-    columns = {
-        "Kornia": "Kornia",
-        "torchvision v2": "torchvision, per sample",
-        "Albumentations": "Albumentations",
-        "DALI, CPU": "DALI",
-    }
-    body = []
-    for case_name, case in schema.cases(document):
-        recipe, summary = case_name.split(",")[0], case["summary"]
-        line = [f"{recipe}: {_SHORT.get(recipe, RECIPES[recipe].title)}", figure(summary["ours"]["median"])]
-        for contestant in columns.values():
-            row = summary.get(contestant)
-            line.append("does not run" if row is None else f"{figure(row['median'])} ({times(row)})")
-        body.append(line)
-    return rows(["recipe", "ours, images/s", *columns], body)
+_COLUMNS = {
+    "Kornia": "Kornia",
+    "torchvision v2": "torchvision, per sample",
+    "Albumentations": "Albumentations",
+    "DALI, CPU": "DALI",
+}
+_MORE = {
+    "ours from float32": "ours, float32 in",
+    "ours, antialiased": "ours, antialiased",
+    "Kornia, compiled": "Kornia, compiled",
+    "torchvision v2, antialiased": "torchvision, per sample, antialiased",
+    "torchvision v2, one draw for all": "torchvision, one draw per batch",
+    "fuse-augmentations": "fuse-augmentations",
+}
 
 
-def simple(name: str, *, against: str) -> Callable[[], str]:
-    """Return what writes a table of all cases of a result file, a line for each contestant."""
+def augment(columns: Mapping[str, str], *, described: bool, name: str = "augment-cpu") -> Callable[[], str]:
+    """Return what writes a table of the fused engine: a line for each recipe, a column for each contestant.
+
+    Args:
+        columns: contestants by what they are called in the table.
+        described: whether the recipes are said in words.
+        name: of the result file.
+    """
 
     def written() -> str:
         document = common.load(common.RESULTS / f"{name}.json")
-        parts = []
-        for title, case in schema.cases(document):
-            head = [title, case.get("unit", document["unit"]), against.format(case["baseline"])]
-            body = [[contestant, figure(row["median"]), _ratio(row)] for contestant, row in case["summary"].items()]
-            if "limit" in case:
-                head.append("of the limit")
-                body = [[*line, percent(case["summary"][line[0]]["share_of_limit"])] for line in body]
-                limit = [f"*limit: {case['limit']['what']}*", figure(case["limit"]["value"]), "", ""]
-            parts.append(rows(head, [*body, limit] if "limit" in case else body))
-        return "\n\n".join(parts)
+        body = []
+        for case_name, case in schema.cases(document):
+            recipe, summary = case_name.split(",")[0], case["summary"]
+            title = f"{recipe}: {_SHORT[recipe]}" if described else recipe
+            cells = [_with_times(summary.get(contestant)) for contestant in columns.values()]
+            body.append([title, said(summary["ours"]), *cells])
+        return rows(["recipe", "ours, images/s", *columns], body)
 
     return written
+
+
+def _with_times(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    return f"{said(row)} ({times(row)})" if shown(row) else "too noisy"
+
+
+def simple(name: str, *, only: str = "") -> Callable[[], str]:
+    """Return what writes a table of the cases of a result file, a line for each contestant.
+
+    Args:
+        name: of the file, without its ending.
+        only: how the names of the cases begin.
+    """
+
+    def written() -> str:
+        document = common.load(common.RESULTS / f"{name}.json")
+        found = [(title, case) for title, case in schema.cases(document) if title.startswith(only)]
+        return "\n\n".join(_of_case(title, case, unit=case.get("unit", document["unit"])) for title, case in found)
+
+    return written
+
+
+def _of_case(title: str, case: Mapping[str, Any], *, unit: str) -> str:
+    """Return the table of a case; what is real of a row, its ratio and its share of the limit where there are any."""
+    summary, limit, real = case["summary"], case.get("limit"), case.get("real_per_second", {})
+    unit += ", less is better" if case.get("better") == "lower" else ""
+    columns: dict[str, Callable[[str, Mapping[str, Any]], str]] = {unit: lambda _, row: said(row)}
+    if real:
+        columns["real ones"] = lambda name, row: _real(row, real.get(name, row["median"]))
+    if case["baseline"] is not None:
+        columns[f"against {case['baseline']}"] = lambda _, row: _ratio(row)
+    if limit is not None:
+        columns["of the limit"] = lambda _, row: percent(row["share_of_limit"]) if shown(row) else "–"
+    columns["rounds"] = lambda _, row: str(row["rounds"])
+    tried = case.get("by_workers", {})
+    body = [
+        [name + _workers(tried.get(name)), *(cell(name, row) for cell in columns.values())]
+        for name, row in summary.items()
+    ]
+    if limit is not None:
+        body.append([f"*limit: {limit['what']}*", figure(limit["value"]), *[""] * (len(columns) - 1)])
+    return rows([title, *columns], body)
+
+
+def _workers(rates: Mapping[str, float] | None) -> str:
+    """Return with how many workers a contestant was fastest, and so was measured."""
+    return f", workers={max(rates, key=lambda count: rates[count])}" if rates else ""
+
+
+def _real(row: Mapping[str, Any], value: float) -> str:
+    return figure(value) if shown(row) else "too noisy"
 
 
 def shards() -> str:
@@ -109,7 +159,7 @@ def shards() -> str:
         if isinstance(found, Mapping)
     ]
     resume = rows(["seconds until the first batch of 10,000 samples", "from the start", "from the middle"], body)
-    return "\n\n".join([simple("shards-cpu", against="against {}")(), memory, resume])
+    return "\n\n".join([simple("shards-cpu")(), memory, resume])
 
 
 def shards_in_short() -> str:
@@ -121,36 +171,43 @@ def shards_in_short() -> str:
     body = []
     for name in names:
         found = [case["summary"].get(name) for case in cases.values()]
-        body.append([name, *("–" if row is None else f"{figure(row['median'])} ({_ratio(row)})" for row in found)])
+        body.append([name, *("–" if row is None else _with_ratio(row) for row in found)])
     return rows(head, body)
 
 
 def scaling() -> str:
-    """Return the table of curves: between which figures, and the exponent of the power law."""
+    """Return the table of curves: between which figures, and the law that fits them."""
     curves = common.load(common.RESULTS / "scaling-cpu.json")["results"]["curves"]
     body = []
     for name, curve in curves.items():
         first, last = curve["points"][0], curve["points"][-1]
         over = f"{curve['over']}, {first['x']:g} to {last['x']:g}"
         cost = f"{figure(first['median'])} to {figure(last['median'])} {curve['unit']}"
-        above = f" above {figure(curve['without'])}" if "without" in curve else ""
-        body.append([name, over, cost, f"{curve['exponent']:.2f}{above}"])
-    return rows(["curve", "over", "cost", "exponent"], body)
+        body.append([name, over, cost, said_law(curve)])
+    return rows(["curve", "over", "cost", "how it grows"], body)
+
+
+def gates() -> str:
+    """Return the table of gates: the share of images of the class that was asked for, and what that costs."""
+    results = common.load(common.RESULTS / "gates-cpu.json")["results"]
+    body = [
+        [name, percent(row["agreement"]), figure(row["cpu_ms_per_image"]) if "cpu_ms_per_image" in row else "–"]
+        for name, row in results.items()
+    ]
+    return rows(["gate", "of the class asked for", "CPU ms an image"], body)
 
 
 _MEASURES = {
     "KID": ("KID-effnet", ".3f"),
     "FD, classifier's features": ("FD-clf", ".2f"),
-    "precision": ("precision-effnet", ".2f"),
     "recall": ("recall-effnet", ".2f"),
-    "coverage": ("coverage-effnet", ".2f"),
     "label agreement": ("label agreement", ".1%"),
     "CPU seconds": ("cpu_seconds", ".0f"),
 }
 
 
 def synthesis(name: str) -> Callable[[], str]:
-    """Return what writes the table of trained generators: a line for each, real images first."""
+    """Return what writes the table of trained synthesizers: a line for each, real images first."""
 
     def written() -> str:
         results = common.load(common.RESULTS / f"{name}.json")["results"]
@@ -160,7 +217,7 @@ def synthesis(name: str) -> Callable[[], str]:
             [model, *(format(row[key], form) if key in row else "–" for key, form in _MEASURES.values())]
             for model, row in lines.items()
         ]
-        return rows(["generator", *_MEASURES], body)
+        return rows(["synthesizer", *_MEASURES], body)
 
     return written
 
@@ -236,22 +293,33 @@ def _hidden(compared: Sequence[Mapping[str, Any]], size: int) -> str:
 
 
 def _ratio(row: Mapping[str, Any]) -> str:
-    return "too noisy" if row["too_noisy"] else f"{row['ratio_to_baseline']:.2f} ×"
+    """Return a row's ratio, with the interval that holds its median, where there were rounds enough to tell."""
+    if not shown(row):
+        return "too noisy"
+    low, high = row.get("ratio_interval", (1, 1))
+    interval = "" if low == high else f" ({low:.2f} to {high:.2f})"
+    return f"{row['ratio_to_baseline']:.2f} ×{interval}"
+
+
+def _with_ratio(row: Mapping[str, Any]) -> str:
+    return f"{said(row)} ({row['ratio_to_baseline']:.2f} ×)" if shown(row) else "too noisy"
 
 
 _SHORT = {
     "R1": "crop, flip, rotation, colour jitter, grayscale, normalize, erasing",
     "R2": "crop, flip, rotation",
-    "R3": "colour jitter, grayscale, normalize",
+    "R3": "colour jitter, grayscale, normalize (256² out)",
     "R4": "R1 with a mask and three boxes",
     "R5": "CIFAR-sized: crop, flip, normalize, erasing",
-    "R6": "RandAugment, normalize",
+    "R6": "RandAugment, normalize (256² out)",
 }
 TABLES: Mapping[str, Callable[[], str]] = {
-    "augment": augment,
-    "imports": simple("imports-cpu", against="against {}"),
-    "sampling": simple("sampling-cpu", against="against {}"),
-    "loader": simple("loader-cpu", against="against {}"),
+    "augment": augment(_COLUMNS, described=True),
+    "augment-more": augment(_MORE, described=False),
+    "imports": simple("imports-cpu"),
+    "sampling": simple("sampling-cpu"),
+    "loader": simple("loader-cpu"),
+    "gates": gates,
     "shards": shards,
     "shards-in-short": shards_in_short,
     "scaling": scaling,
@@ -260,7 +328,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "usefulness-clothing-further": usefulness("clothing, further arms"),
     "usefulness-fashion": usefulness("fashion"),
     "usefulness-fashion-further": usefulness("fashion, further arms"),
-    "memory": simple("memory-cpu", against="against {}"),
+    "memory": simple("memory-cpu"),
     "synthesis-photographs": synthesis("synthesis-photographs-cpu"),
     "synthesis-fashion-mnist": synthesis("synthesis-fashion-mnist-cpu"),
 }

@@ -43,10 +43,10 @@ GEOMETRY = "RandomResizedCrop(224, scale .35-1), HorizontalFlip, Rotation 15° (
 RECIPES = {
     "R1": Recipe(f"{GEOMETRY}, {COLOUR}, Normalize, Erasing (p=.25)"),
     "R2": Recipe(GEOMETRY, normalized=False),
-    "R3": Recipe(f"{COLOUR}, Normalize", output=256),
+    "R3": Recipe(f"{COLOUR}, Normalize; 256² stay 256²", output=256),
     "R4": Recipe("R1 with a mask and three boxes per image", targets=True),
     "R5": Recipe("RandomCrop(32, padding 4), HorizontalFlip, Normalize, Erasing (p=.5)", 32, 32, 512),
-    "R6": Recipe("RandAugment(2 operations, magnitude 9 of 0-30), Normalize", output=256),
+    "R6": Recipe("RandAugment(2 operations, magnitude 9 of 0-30), Normalize; 256² stay 256²", output=256),
 }
 
 # What a contestant is called, where it lives, and how it is made. The first is the baseline.
@@ -67,7 +67,6 @@ _CONTESTANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 NAMES = tuple(_CONTESTANTS)
 # Runs beside them, on the same cores: what each is also told as a share of.
 LIMIT = "copying"
-ON_GPU = ("ours", "Kornia", "Kornia, compiled", "triton-augment, own recipe")
 
 
 class Unsupported(Exception):

@@ -89,6 +89,8 @@ class Albumentations(Contestant):
     )
 
     def __init__(self, recipe: str, batches: Batches, threads: int, *, device: str, dtype: torch.dtype) -> None:
+        if device != "cpu":
+            raise Unsupported("runs on CPU only")
         super().__init__(recipe, batches, threads, device=device, dtype=dtype)
         transform(recipe)  # import errors belong here, and the processes inherit what is imported
         self._pool: list[tuple[Any, Connection]] = []

@@ -79,7 +79,7 @@ class _Torchvision(Contestant):
 
     def boxes(self) -> npt.NDArray[np.float32] | None:
         """Return the last batch's boxes."""
-        return None if self._last is None else np.asarray(self._last).reshape(-1, 3, 4)
+        return None if self._last is None else np.asarray(self._last.cpu()).reshape(-1, 3, 4)
 
 
 class PerSample(_Torchvision):

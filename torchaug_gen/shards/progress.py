@@ -152,13 +152,11 @@ def left_of(told: Sequence[Progress], *, length: int) -> Progress:
         ValueError: they are not of one epoch, dealt in one way; or nothing is known of a rank.
     """
     begun = [progress for progress in told if progress.consumer is not None]
-    # Who has not begun may have been told no epoch yet.
-    epochs = {progress.epoch for progress in told} - {None}
-    if len(epochs) > 1 or len({(progress.lap, progress.remainder) for progress in told}) > 1:
+    if len({(progress.epoch, progress.lap, progress.remainder) for progress in told}) > 1:
         raise ValueError("states must be of one epoch, and of one pass over it, saved at the same time")
-    epoch, first = next(iter(epochs), None), told[0]
+    first = told[0]
     if not begun:
-        return Progress(epoch, remainder=first.remainder, lap=first.lap)
+        return Progress(first.epoch, remainder=first.remainder, lap=first.lap)
     layouts = {(p.consumer.rank.count, p.consumer.worker.count, p.batch_size) for p in begun if p.consumer is not None}
     if len(layouts) > 1:
         raise ValueError(f"states must be of one number of ranks, workers and batch_size, got {sorted(layouts)}")
@@ -169,4 +167,4 @@ def left_of(told: Sequence[Progress], *, length: int) -> Progress:
         raise ValueError(
             f"states must be of all {deal.ranks} ranks, but none is of rank {', '.join(map(str, missing))}"
         )
-    return Progress(epoch, remainder=first.remainder.after(deal, taken, length), lap=first.lap)
+    return Progress(first.epoch, remainder=first.remainder.after(deal, taken, length), lap=first.lap)
