@@ -3,7 +3,8 @@
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 # Of which quartiles can be told; fewer only where nothing is published.
@@ -34,22 +35,34 @@ def take_turns(
     """
     end = time.perf_counter() + seconds
     figures: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(-int(warm_up), rounds):
-        if turn >= FEWEST and time.perf_counter() > end:
-            break
-        for name in list(figures)[:: 1 if turn % 2 == 0 else -1]:
-            gc.collect()  # what the one before left behind
-            try:
-                figure = contestants[name]()
-            except Exception as error:
-                if absent is None:
-                    raise
-                absent[name] = f"failed in round {turn + 1}: {error}"
-                del figures[name]
-                continue
-            if turn >= 0:
-                figures[name].append(figure)
+    with _nothing_left_behind() as clean:
+        for turn in range(-int(warm_up), rounds):
+            if turn >= FEWEST and time.perf_counter() > end:
+                break
+            for name in list(figures)[:: 1 if turn % 2 == 0 else -1]:
+                clean()
+                try:
+                    figure = contestants[name]()
+                except Exception as error:
+                    if absent is None:
+                        raise
+                    absent[name] = f"failed in round {turn + 1}: {error}"
+                    del figures[name]
+                    continue
+                if turn >= 0:
+                    figures[name].append(figure)
     return figures
+
+
+@contextmanager
+def _nothing_left_behind() -> Iterator[Callable[[], object]]:
+    """Give what collects the garbage of one turn, and does not look at what was there before: that takes a while."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield gc.collect
+    finally:
+        gc.unfreeze()
 
 
 def interleave(works: Mapping[str, Work], *, rounds: int, seconds: float = math.inf) -> dict[str, list[float]]:
