@@ -190,10 +190,8 @@ def _finished(journal: Journal, numbers: Sequence[int]) -> list[tuple[Shard, byt
     noted = [journal.finished(number) for number in numbers]
     # Read behind the notes: another process takes them away once it has written the index.
     index = read_index(journal.folder)
-    return [
-        (entry.shard, entry.line) if entry is not None else index and journal.indexed(number, index)
-        for number, entry in zip(numbers, noted, strict=True)
-    ]
+    indexed = [None if index is None else journal.indexed(number, index) for number in numbers]
+    return [place if entry is None else (entry.shard, entry.line) for entry, place in zip(noted, indexed, strict=True)]
 
 
 def _items(
