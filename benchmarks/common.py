@@ -14,6 +14,8 @@ from benchmarks import machine, schema
 RESULTS = Path(__file__).parent / "results"
 # Between the quartiles, as a share of the median: beyond that a figure says nothing, and is not reported.
 MAX_SPREAD = 0.4
+# Of a curve, below which its law is not told.
+LEAST_EXPLAINED = 0.8
 _STARTED = time.perf_counter()
 
 
@@ -220,4 +222,6 @@ def said_law(curve: Mapping[str, Any]) -> str:
     law, medians = curve["fit"], [point["median"] for point in curve["points"]]
     if law["flat"]:
         return f"flat within {percent(max(medians) / min(medians) - 1)}"
+    if law["r_squared"] < LEAST_EXPLAINED:
+        return f"{figure(medians[-1] / medians[0])} × from end to end, by no clear law (R² {law['r_squared']:.2f})"
     return f"exponent {law['exponent']:.2f} above {figure(law['constant'])} (R² {law['r_squared']:.2f})"

@@ -99,6 +99,10 @@ def test_a_curve_says_how_it_grows(axis):
     flat["fit"]["flat"] = True
     plots.draw_curve(axis, "cost", flat)
     assert axis.get_title() == "cost: flat within 5 %"
+    wild = curve([10.0, 40.0, 15.0])
+    wild["fit"]["r_squared"] = 0.3
+    plots.draw_curve(axis, "cost", wild)
+    assert axis.get_title() == "cost: 1.5 × from end to end, by no clear law (R² 0.30)"
 
 
 def test_the_tables_are_those_of_the_result_files():
