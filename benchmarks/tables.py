@@ -200,7 +200,9 @@ def gates() -> str:
 _MEASURES = {
     "KID": ("KID-effnet", ".3f"),
     "FD, classifier's features": ("FD-clf", ".2f"),
+    "precision": ("precision-effnet", ".2f"),
     "recall": ("recall-effnet", ".2f"),
+    "coverage": ("coverage-effnet", ".2f"),
     "label agreement": ("label agreement", ".1%"),
     "CPU seconds": ("cpu_seconds", ".0f"),
 }

@@ -124,7 +124,7 @@ def test_the_help_of_train_names_the_real_defaults(capsys, kind):
     defaults = {field.name: field.default for field in fields(config_type)}
     if kind == "gan":
         defaults |= {"learning_rate": 0.001, "latent_dim": 64, "width": 32, "gamma": 10, "ema_images": 10_000}
-        defaults |= {"augment": "all below 10,000 images, else none", "transition": 0.5}
+        defaults |= {"beta2": "0.99 throughout", "augment": "all below 10,000 images, else none", "transition": 0.5}
     else:
         defaults |= {"learning_rate": 0.004}
     for name, _, _ in (*train._COMMON, *train._KINDS[kind][0]):

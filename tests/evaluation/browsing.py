@@ -29,7 +29,7 @@ def chromium() -> str:
     """Return the browser's command, or skip the test."""
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip(f"needs Chromium: none of {', '.join(_NAMES)} is installed")
+        pytest.skip(f"needs Chromium: none of {', '.join(_NAMES)} is installed (Debian: apt-get install chromium)")
     return found
 
 

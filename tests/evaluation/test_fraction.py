@@ -16,8 +16,9 @@ from torchaug_gen import (
     rng,
     train_vae,
 )
+from torchaug_gen.evaluation import fraction as fraction_module
 from torchaug_gen.evaluation.labelled import LabelledImages
-from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict
+from torchaug_gen.evaluation.learner import LearnerConfig
 
 pytestmark = [pytest.mark.usefixtures("untouched_rng")]
 
@@ -105,40 +106,34 @@ def test_copies_gain_nothing_where_they_may_not_be_tested_on():
         choose(data, Copier(LabelledImages(*data, NAMES)))
 
 
-@pytest.mark.parametrize("trials", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_false_alarms_are_rare(trials):
+@pytest.mark.parametrize("validation", [False, True])
+def test_false_alarms_are_as_rare_as_was_asked(monkeypatch, validation):
+    """Of 100 choices among three fractions that gain nothing, no more choose one than the level says, and noise."""
+
+    def luck(training, fraction):
+        generator = torch.Generator().manual_seed(rng.derive_seed(training.learner.seed, f"luck.{fraction}"))
+        # Images are harder or easier, and so is what each training makes of its weights and order.
+        ease = training.split.test.images.float().mean(dim=(1, 2, 3)).remainder(1)
+        training_luck = 0.05 * torch.randn(1, generator=generator)
+        return (torch.rand(len(ease), generator=generator) < ease + training_luck).double()
+
+    monkeypatch.setattr(fraction_module._Training, "hits", luck)
+    held = {"validation": real(20, start=100)} if validation else {"unseen": True}
+    options = {"fractions": (0.15, 0.3, 0.5), "folds": 5, "repeats": 1, "level": 0.1} | held
+    chosen = [choose(real(8), HeldBack(), seed=seed, **options).fraction > 0 for seed in range(100)]
+    # The 99 % quantile of a binomial with 100 trials of 0.1.
+    assert sum(chosen) <= 18
+
+
+@pytest.mark.slow
+def test_false_alarms_are_rare():
     """Synthetic images that repeat the real ones gain nothing; a fraction is then chosen about once in twenty times."""
     chosen = [
         choose(real(6, start=6 * seed), Copier, folds=3, learner=replace(QUICK, steps=12), seed=seed).fraction > 0
-        for seed in range(trials)
+        for seed in range(20)
     ]
-    assert sum(chosen) <= 1 + trials // 10
-
-
-@pytest.mark.parametrize("per_class", [10, pytest.param(20, marks=pytest.mark.slow)])
-def test_saved_synthesizers_are_never_worse_than_none(per_class, tmp_path):
-    """Trained on so few images and far too short, a VAE hurts; what the choice leads to does not."""
-    images, labels = real(per_class)
-    data = LabelledImages(images, labels, NAMES)
-    config = VaeConfig(steps=20, width=8, latent_dim=4, grid_every=0)
-    train_vae(data, config, out=tmp_path / "run", progress=False)
-    saved = Synthesizer.load(tmp_path / "run")
-    choice = choose(data, saved, validation=real(30, start=100), folds=3, fractions=(0.3,))
-    tested, classes = real(150, start=200)
-
-    @cache
-    def accuracy(fraction, seed):
-        loader = AugmentedLoader(
-            DataLoader(data, batch_size=32, shuffle=True), synthesizer=saved, synthetic_fraction=fraction, seed=seed
-        )
-        config = replace(QUICK, seed=seed)
-        classifier = learn(loader, config, image_shape=SHAPE, num_classes=CLASSES)
-        return float((predict(classifier, tested).argmax(1) == classes).double().mean())
-
-    without = torch.tensor([accuracy(0.0, seed) for seed in range(4)])
-    assert accuracy(0.7, 0) < without[0] - 0.1, "a synthesizer that does no harm would prove nothing"
-    chosen = torch.tensor([accuracy(choice.fraction, seed) for seed in range(4)])
-    assert (chosen - without).mean() >= -2 * (chosen - without).std() / 2
+    # Four and more would be a matter of luck in 2 % of cases.
+    assert sum(chosen) <= 3
 
 
 @pytest.mark.parametrize("source", [HeldBack(), lambda _: HeldBack()], ids=("synthesizer", "function"))

@@ -342,7 +342,7 @@ def test_batches_without_a_real_row_match_the_latest_labels(fraction):
 
 
 WITH_WORKERS = (
-    *("shuffle", "draws", "draws whole batches", "mixed data set", "mixed seek", "stateful mixed"),
+    *("shuffle", "draws", "draws whole batches", "remembering", "mixed data set", "mixed seek", "stateful mixed"),
     *("seek", "seek uneven", "state", "stateful", "stateful map"),
 )
 

@@ -2,12 +2,14 @@
 
 import json
 import warnings
+from functools import partial
 
 import pytest
 from fakes import Drawn
 from shard_files import FIELDS, consumer, make_shards
 from test_with_loader import SIZE, make, real_labels
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from torchaug_gen import AugmentedLoader
 from torchaug_gen.shards.mixed import MixedShardStream
@@ -58,11 +60,13 @@ def gone_on(build, states, ranks, workers, steps=None):
     return batches, told
 
 
-@pytest.mark.filterwarnings("ignore:skipped:RuntimeWarning")
-@pytest.mark.parametrize("mixing", ["rebatch", "extend"])
-@pytest.mark.parametrize("old", [(1, 0), (1, 2), (2, 0), (2, 2), (4, 1)])
-@pytest.mark.parametrize("new", [(1, 1), (2, 0), (4, 0), (1, 4)])
-def test_each_real_item_comes_once(case, mixing, old, new):
+LAYOUTS = [(ranks, workers) for ranks in (1, 2, 4) for workers in (0, 1, 2, 4)]
+GRID = [(old, new) for old in LAYOUTS for new in LAYOUTS]
+# Each layout once as a start, and once as a target.
+SAMPLE = [(LAYOUTS[at], LAYOUTS[(5 * at + 3) % 12]) for at in range(12)]
+
+
+def each_item_comes_once(case, mixing, old, new):
     folder, expected = case
 
     def build(workers):
@@ -72,6 +76,62 @@ def test_each_real_item_comes_once(case, mixing, old, new):
     second, again = gone_on(build, states, *new, steps=2)
     third, _ = gone_on(build, again, 3, 0)
     assert sorted(real_labels(first + second + third)) == expected
+
+
+@pytest.mark.filterwarnings("ignore:skipped:RuntimeWarning")
+@pytest.mark.parametrize("case", ["damaged"], indirect=True)
+@pytest.mark.parametrize("number", range(len(SAMPLE)))
+def test_each_real_item_comes_once(case, number):
+    each_item_comes_once(case, ("rebatch", "extend")[number % 2], *SAMPLE[number])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:skipped:RuntimeWarning")
+@pytest.mark.parametrize("mixing", ["rebatch", "extend"])
+@pytest.mark.parametrize(("old", "new"), GRID)
+def test_each_real_item_comes_once_for_any_two_layouts(case, mixing, old, new):
+    each_item_comes_once(case, mixing, old, new)
+
+
+@pytest.mark.filterwarnings("ignore:skipped:RuntimeWarning")
+@pytest.mark.parametrize("even", ["pad", "drop"])
+@pytest.mark.parametrize(("old", "new"), [((2, 0), (3, 0)), ((1, 2), (4, 0)), ((3, 0), (2, 1))])
+def test_ranks_take_as_many_steps_behind_a_resume_on_others(case, even, old, new):
+    folder, expected = case
+
+    def build(workers):
+        return make(folder, workers=workers, batch_size=3, even=even)
+
+    first, states = begun(build, *old, steps=3)
+    shares = []
+    for rank in range(new[0]):
+        with consumer(rank=rank, ranks=new[0]):
+            loader = build(new[1])
+            loader.load_state_dict(states)
+            shares.append(list(loader))
+    assert len({len(share) for share in shares}) == 1
+    delivered = real_labels([*first, *(batch for share in shares for batch in share)])
+    left = set(expected) - set(delivered)
+    assert not left if even == "pad" else len(left) < new[0]
+
+
+@pytest.mark.parametrize(("old", "new"), [((2, 0), (1, 0)), ((1, 0), (2, 0)), ((1, 2), (1, 0)), ((1, 0), (1, 1))])
+def test_over_a_stateful_data_loader_it_says_what_goes_on(tmp_path, old, new):
+    make_shards(tmp_path, SIZES, index=True)
+
+    def build(workers, loader=StatefulDataLoader):
+        stream = ShardStream(tmp_path, fields=("png", "cls"), batch_size=3)
+        synthesizer = Drawn(SIZE, num_classes=1000)
+        return AugmentedLoader(loader(stream, 3, num_workers=workers), synthesizer=synthesizer, synthetic_fraction=0.3)
+
+    for one, other in (
+        (StatefulDataLoader, StatefulDataLoader),
+        (StatefulDataLoader, DataLoader),
+        (DataLoader, StatefulDataLoader),
+    ):
+        _, states = begun(partial(build, loader=one), *old, steps=2)
+        with pytest.raises(ValueError, match="wrap a plain DataLoader"):
+            gone_on(partial(build, loader=other), states if len(states) > 1 else states[0], *new)
 
 
 def test_a_mix_of_streams_too(case):

@@ -11,7 +11,15 @@ from small_training import bars, history, squares
 from torchaug_gen.synthesis.gan.dcgan import DcganGeneratorNet
 from torchaug_gen.synthesis.gan.diffaugment import OPERATIONS
 from torchaug_gen.synthesis.gan.network import GeneratorNet
-from torchaug_gen.synthesis.gan.training import RECIPES, GanConfig, GanRecipe, class_phase, train_gan
+from torchaug_gen.synthesis.gan.training import (
+    RECIPES,
+    GanConfig,
+    GanRecipe,
+    betas,
+    class_phase,
+    learning_rate,
+    train_gan,
+)
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import TrainingImages
 from torchaug_gen.synthesis.training.recipe import Batch
@@ -80,7 +88,9 @@ def test_the_same_seed_gives_the_same_weights_and_global_generators_stay(tmp_pat
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_resuming_gives_the_weights_of_a_training_without_a_break(tmp_path, recipe):
-    whole = replace(TINY, recipe=recipe, transition=0.5 if recipe == "r3gan" else None)
+    whole = replace(
+        TINY, recipe=recipe, beta2=0.9, learning_rate_decay=4.0, transition=0.5 if recipe == "r3gan" else None
+    )
     images = squares()
     for stop in (1, 3):
         unbroken, broken = GanRecipe(images, whole), GanRecipe(images, whole)
@@ -142,6 +152,32 @@ def test_gamma_decays_geometrically():
         ratios.append(float(steps(recipe, images, 1, start=step)[0]["penalty"]))
         ratios[-1] /= float(steps(plain, images, 1, start=step)[0]["penalty"])
     assert ratios == pytest.approx([1, 1 / 4])
+
+
+def test_the_learning_rate_falls_along_a_half_cosine():
+    config = replace(TINY, steps=8, learning_rate=8e-3, learning_rate_decay=4.0)
+    assert [learning_rate(config, step) for step in (0, 4, 8)] == pytest.approx([8e-3, 5e-3, 2e-3])
+    assert learning_rate(replace(config, learning_rate_decay=1.0), 3) == 8e-3
+    trained = GanRecipe(squares(), config)
+    steps(trained, squares(), 5)
+    for optimizer in trained.optimizers.values():
+        assert [group["lr"] for group in optimizer.param_groups] == [learning_rate(config, 4)]
+
+
+@pytest.mark.parametrize(("recipe", "first", "last"), [("r3gan", 0.0, 0.99), ("dcgan", 0.5, 0.999)])
+def test_beta2_rises_along_a_half_cosine(recipe, first, last):
+    images = squares()
+    config = replace(TINY, recipe=recipe, steps=8, beta2=0.9)
+    assert [betas(config, step)[1] for step in (0, 4, 8)] == pytest.approx([0.9, (0.9 + last) / 2, last])
+    assert betas(replace(config, beta2=None), 3) == (first, last)
+    trained = GanRecipe(images, config)
+    for step in range(3):
+        steps(trained, images, 1, start=step)
+        for optimizer in trained.optimizers.values():
+            assert [group["betas"] for group in optimizer.param_groups] == [betas(config, step)]
+    constant = GanRecipe(images, replace(config, beta2=None))
+    steps(constant, images, 3)
+    assert any(not torch.equal(t, constant.networks.state_dict()[n]) for n, t in weights(trained).items())
 
 
 def test_without_gamma_there_is_no_penalty():
@@ -284,6 +320,8 @@ def test_images_that_are_all_nan_are_refused(tmp_path):
         ({"penalty_every": 0}, "penalty_every"),
         ({"ema_images": -1}, "ema_images must be at least 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, got 0.0"),
+        ({"learning_rate_decay": 0.5}, "learning_rate_decay must be at least 1"),
+        ({"beta2": 1.0}, r"beta2 must be in \[0, 1\), got 1.0"),
         ({"gamma": -1.0}, "gamma must be at least 0"),
         ({"gamma_decay": 0.5}, "gamma_decay must be at least 1"),
         ({"transition": 1.5}, r"transition must be in \[0, 1\], got 1.5"),

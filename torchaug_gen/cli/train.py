@@ -43,6 +43,8 @@ _VAE = (
 )
 _GAN = (
     ("recipe", str, "r3gan, or dcgan as a baseline (default: r3gan)"),
+    ("learning-rate-decay", float, "what the learning rate is divided by until training ends (default: 1)"),
+    ("beta2", float, "Adam's β₂ at first, rising to 0.99 (default: 0.99 throughout; 0.999 for dcgan)"),
     ("blocks", int, "residual blocks at each resolution (default: 1)"),
     ("gamma", float, "weight of the gradient penalties at first (default: 10; 1 above 48 px, 0 for dcgan)"),
     ("gamma-decay", float, "what that is divided by until training ends (default: 10)"),

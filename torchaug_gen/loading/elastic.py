@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from torchaug_gen.loading import codec
+from torchaug_gen.loading import codec, streams
 from torchaug_gen.loading.fingerprint import check_fingerprint
 from torchaug_gen.loading.inner import Inner
 from torchaug_gen.loading.state import from_state
@@ -62,7 +62,8 @@ def joined(
         rank: whose state is wanted.
 
     Raises:
-        ValueError: states of other settings, of different epochs, not of all ranks, or with a fraction per class.
+        ValueError: states of other settings, of different epochs, not of all ranks, with a fraction per class, or saved
+            over something else than a plain ``DataLoader``.
     """
     all_progress = [from_state(state) for state in states]
     ranks = int(states[0]["settings"]["ranks"])
@@ -113,6 +114,7 @@ def _left(states: Sequence[Mapping[str, Any]], dataset: Any, ranks: int) -> Any:
         if "left" in position:
             found += position["left"]
             continue
+        streams.check_position(position)
         for worker, text in enumerate(position["states"]):
             inner = codec.decode(json.loads(text))
             if state["rows"] and worker == position["turn"]:

@@ -209,12 +209,14 @@ class AugmentedLoader(Generic[Batch]):
         Over a map-style loader nothing of what comes before is loaded; a sampler of the user's own that draws from a
         generator of its own needs ``set_epoch``, or ``state_dict`` and ``load_state_dict``. Where an
         ``IterableDataset`` has neither a state nor ``seek(position)``, or another iterable no state, what comes before
-        is read and thrown away.
+        is read and thrown away. Of the synthesizer, class and settings are compared, as of a pool and its gates; its
+        weights are not.
 
         Args:
             state: what :meth:`state_dict` returned, in this process or another. Over a
                 :class:`torchaug_gen.ShardStream` with an index, or what else deals the rest of an epoch anew, the
-                number of workers may have changed; where that of ranks has, it is a list of the states of all ranks.
+                number of a plain ``DataLoader``'s workers may have changed; where that of ranks has, it is a list of
+                the states of all ranks.
 
         Raises:
             TypeError: ``state`` is no dict.

@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -163,8 +163,11 @@ class StreamReader(TwinReader):
         return streams.StreamReading(iter(self.twin), start, workers, self.loader.dataset)
 
     def check(self, position: Any) -> None:
-        """Raise ``ValueError`` where the position is that of another number of workers."""
-        if position is None or "left" in position or position["workers"] == self.loader.num_workers:
+        """Raise ``ValueError`` where the position is that of another kind of loader, or number of workers."""
+        if position is None or "left" in position:
+            return
+        streams.check_position(position)
+        if position["workers"] == self.loader.num_workers:
             return
         raise ValueError(
             f"the state is that of a loader with num_workers={position['workers']} over an IterableDataset, whose "
@@ -218,6 +221,19 @@ class StatefulReader(Reader):
             # What knows no epochs may begin this one from where it ended the last.
             position = codec.encode(loader.state_dict(), where="the inner loader's state")
         return StatefulReading(raw, loader.state_dict, position)
+
+    def check(self, position: Any) -> None:
+        """Raise ``ValueError`` where torchdata's loader would fail with a bare assertion, or not know the state."""
+        if isinstance(position, Mapping) and ("states" in position or "left" in position):
+            raise ValueError(
+                f"the state was saved over a plain DataLoader, but this one is another: {streams.PLAIN_GOES_ON}"
+            )
+        mine, saved = getattr(self.loader, "num_workers", 0), streams.torchdata_workers(position)
+        if saved is not None and saved != mine:
+            raise ValueError(
+                f"the state was saved over a StatefulDataLoader with num_workers={saved}, but this loader has {mine}: "
+                f"{streams.PLAIN_GOES_ON}"
+            )
 
     @property
     def shared_by_ranks(self) -> bool:

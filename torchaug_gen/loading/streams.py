@@ -20,6 +20,11 @@ from torch.utils.data import get_worker_info
 from torchaug_gen.loading import codec
 from torchaug_gen.loading.reading import Reading
 
+PLAIN_GOES_ON = (
+    "go on with the number of workers and ranks that began the epoch, or wrap a plain DataLoader, which over a "
+    "ShardStream with an index goes on with any"
+)
+
 
 class Marked(NamedTuple):
     """A batch as a worker sends it, or what was raised in making it of its items."""
@@ -116,6 +121,25 @@ class Marking:
             # From a worker it comes as torch sends errors, with the text of its traceback.
             where = f"in DataLoader worker process {worker}"
             return None, error if worker is None else ExceptionWrapper(where=where)
+
+
+def check_position(position: Any) -> None:
+    """Raise ``ValueError`` where a position is none of a :class:`StreamReading`."""
+    if not isinstance(position, Mapping) or "states" not in position:
+        raise ValueError(
+            "the state was not saved over a plain DataLoader, so that what its workers had delivered is unknown: "
+            f"{PLAIN_GOES_ON}"
+        )
+
+
+def torchdata_workers(position: Any) -> int | None:
+    """Return of how many workers a state of torchdata's ``StatefulDataLoader`` is, ``None`` for anything else."""
+    if not isinstance(position, Mapping):
+        return None
+    if isinstance(snapshot := position.get("_snapshot"), Mapping):
+        workers = snapshot.get("_main_snapshot", {}).get("_num_workers")
+        return None if workers is None else int(workers)
+    return 0 if "_num_yielded" in position else None
 
 
 def state_text(dataset: Any) -> str:

@@ -152,11 +152,13 @@ def left_of(told: Sequence[Progress], *, length: int) -> Progress:
         ValueError: they are not of one epoch, dealt in one way; or nothing is known of a rank.
     """
     begun = [progress for progress in told if progress.consumer is not None]
-    if len({(progress.epoch, progress.lap, progress.remainder) for progress in told}) > 1:
+    # Who has not begun may have been told no epoch yet.
+    epochs = {progress.epoch for progress in told} - {None}
+    if len(epochs) > 1 or len({(progress.lap, progress.remainder) for progress in told}) > 1:
         raise ValueError("states must be of one epoch, and of one pass over it, saved at the same time")
-    first = told[0]
+    epoch, first = next(iter(epochs), None), told[0]
     if not begun:
-        return Progress(first.epoch, remainder=first.remainder, lap=first.lap)
+        return Progress(epoch, remainder=first.remainder, lap=first.lap)
     layouts = {(p.consumer.rank.count, p.consumer.worker.count, p.batch_size) for p in begun if p.consumer is not None}
     if len(layouts) > 1:
         raise ValueError(f"states must be of one number of ranks, workers and batch_size, got {sorted(layouts)}")
@@ -167,4 +169,4 @@ def left_of(told: Sequence[Progress], *, length: int) -> Progress:
         raise ValueError(
             f"states must be of all {deal.ranks} ranks, but none is of rank {', '.join(map(str, missing))}"
         )
-    return Progress(first.epoch, remainder=first.remainder.after(deal, taken, length), lap=first.lap)
+    return Progress(epoch, remainder=first.remainder.after(deal, taken, length), lap=first.lap)

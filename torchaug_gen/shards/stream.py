@@ -61,7 +61,8 @@ class ShardStream(IterableDataset[tuple[Any, ...]]):
         even: makes all ranks deliver the same number of samples, ``None`` does not. Where their shares differ,
             ``"pad"`` repeats the epoch's first samples, and ``"drop"`` leaves out its last; where a damaged sample is
             skipped, another one, from shortly before it in the epoch's order, comes in its place. Needs an index.
-        batch_size: the DataLoader's, per rank.
+        batch_size: the DataLoader's, per rank, for one order with any number of workers; an
+            :class:`torchaug_gen.AugmentedLoader` sets it.
         index: ``"auto"`` for the ``index.jsonl`` in the shards' folders, the path or URL of another, or ``None`` to
             read without.
         cache_dir: folder for copies of remote shards, which may be shared by processes and streams. Without it, indexed

