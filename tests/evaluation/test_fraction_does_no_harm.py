@@ -153,10 +153,11 @@ def clothing(folder: Path) -> Stock:
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero()[:, 0]
         rows.append(members[rng.permutation(0, "clothing", 0, len(members), position=label)[:90]])
-    return Stock(images[torch.stack(rows)], LearnerConfig(steps=100, width=16))
+    return Stock(images[torch.stack(rows)], LearnerConfig(steps=100, width=8))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("per_class", [10, 20])
 def test_photographs_get_no_worse(per_class, photographs, tmp_path):
     """A VAE of so few photographs draws blurs, which the folds tell."""

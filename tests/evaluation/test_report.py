@@ -166,7 +166,7 @@ def test_few_images_are_not_called_varied():
         sides.append(TrainingImages(images[chosen], marks[chosen], 3, HOSTILE))
     one = evaluate(Blobs(), sides[0], heldout=sides[1], features="dct", n=32)
     classes = next(finding for finding in one.findings if finding.name == "Classes")
-    assert classes.level == "unknown" and "No class of the 1 with at least 20 images" in classes.sentence
+    assert classes.level == "unknown" and "None of the 1 classes with at least 20 images" in classes.sentence
 
 
 def test_keeping_close_is_not_yet_copying(honest):

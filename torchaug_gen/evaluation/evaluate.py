@@ -46,7 +46,7 @@ def evaluate(
     progress: bool = False,
     **options: Any,
 ) -> Report:
-    """Measure a synthesizer: distances, artefacts, copies, and how its training went.
+    """Measure a synthesizer: distances, artefacts, copies, usefulness, and how its training went.
 
     Distances are measured twice to the same real images: of synthetic ones, and of as many other real ones, so that
     there is something to compare with. A part that these images do not allow is left out, with the reason in
@@ -58,8 +58,9 @@ def evaluate(
             :class:`torchaug_gen.ShardStream`; or a folder with such trees, ``train`` and one of ``test``,
             ``validation``, ``valid`` and ``val``, which are then the training and held-out images. All are
             resized to the synthesizer's size, and held in memory.
-        heldout: real images that it was not trained on, in any of these forms. Without them copies cannot be told from
-            likeness, and distances are measured between halves of the training images.
+        heldout: real images that it was not trained on, in any of these forms; those that are training images too are
+            left out. Without them copies cannot be told from likeness, and distances are measured between halves of
+            the training images.
         features: ``"effnet"``, ``"effnet128"``, ``"dct"``, ``"random"``, ``"clf"`` (a classifier that is trained on
             the training images), or a feature space. ``None`` is ``"effnet128"`` where its weights are installed
             (extra ``metrics``) and images have 1 or 3 channels, else ``"dct"``.

@@ -178,12 +178,9 @@ def _class_findings(distances: Distances, baseline: Distances) -> list[Finding]:
         return [Finding("Classes", UNKNOWN, f"Not measured: no class has {_FEWEST} images on each side.")]
     worst = min(ratios, key=lambda name: ratios[name])
     tail = f"the least is {worst!r} at {ratios[worst]:.0%} of the variety that real images reach"
-    judged = "" if len(ratios) == classes else f" of the {len(ratios)} with at least {_FEWEST} images"
-    counted = (
-        f"{len(poor)} of {len(ratios)} classes lack much of their variety"
-        if poor
-        else f"No class{judged} is left behind"
-    )
+    enough = "" if len(ratios) == classes else f" with at least {_FEWEST} images"
+    judged = f"of the {len(ratios)} classes{enough}"
+    counted = f"{len(poor)} {judged} lack much of their variety" if poor else f"None {judged} is left behind"
     level = GOOD if not poor else BAD if 2 * len(poor) > len(ratios) else CAUTION
     if not poor and 2 * len(ratios) < classes:
         level = UNKNOWN

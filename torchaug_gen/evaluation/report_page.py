@@ -161,8 +161,10 @@ def _class_rows(report: "Report") -> list[dict[str, Any]]:
                 "real": its.real,
                 "synthetic": its.synthetic,
                 "kid": None if its.kid is None else its.kid.value,
-                "precision": (near and near.precision, there and there.precision),
-                "coverage": (near and near.coverage, there and there.coverage),
+                "shares": [
+                    (near and getattr(near, share), there and getattr(there, share))
+                    for share in ("precision", "recall", "coverage")
+                ],
             }
         )
     return rows
@@ -170,9 +172,9 @@ def _class_rows(report: "Report") -> list[dict[str, Any]]:
 
 def _artefacts(report: "Report") -> dict[str, Any]:
     if report.artefacts is None:
-        return {"measures": [], "real": None, "no_grids": []}
-    # A picture for each grid that is not there would say nothing.
-    clean = [m for m in report.artefacts.measures.values() if m.name.startswith("grid") and not m.found]
+        return {"measures": [], "real": None, "clean": []}
+    # A picture for each grid that is not there would say nothing, nor would one of images that are not blank.
+    clean = [m for m in report.artefacts.measures.values() if m.name.startswith(("grid", "blank")) and not m.found]
     measures = sorted(
         (m for m in report.artefacts.measures.values() if m not in clean), key=lambda measure: not measure.found
     )
@@ -182,7 +184,7 @@ def _artefacts(report: "Report") -> dict[str, Any]:
             for measure in measures
         ],
         "real": strip(_cut(_spread(report.train.images, _WORST))),
-        "no_grids": clean,
+        "clean": clean,
     }
 
 
