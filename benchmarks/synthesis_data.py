@@ -14,6 +14,18 @@ from torchaug_gen.rng import permutation
 from torchaug_gen.synthesis.training.data import read_images
 
 SIDE = 64
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -43,15 +55,18 @@ def photographs(folder: Path) -> tuple[Split, Split]:
 
 
 def fashion_mnist(folder: Path) -> tuple[Split, Split]:
-    """Return the 60,000 training and the 10,000 test images, from the files of the Debian package.
+    """Return the 60,000 training and the 10,000 test images.
+
+    Args:
+        folder: with the four files of the Debian package, or of ``torchvision.datasets.FashionMNIST``.
 
     Raises:
         FileNotFoundError: they are not there.
     """
     train, test = (
         Split(
-            _idx(folder / f"{part}-images-idx3-ubyte.gz", header=16).view(-1, 1, 28, 28),
-            _idx(folder / f"{part}-labels-idx1-ubyte.gz", header=8).long(),
+            _idx(folder, f"{part}-images-idx3-ubyte", header=16).view(-1, 1, 28, 28),
+            _idx(folder, f"{part}-labels-idx1-ubyte", header=8).long(),
         )
         for part in ("train", "t10k")
     )
@@ -87,12 +102,14 @@ def _known(labels: Tensor | None) -> Tensor:
     return labels
 
 
-def _idx(path: Path, *, header: int) -> Tensor:
+def _idx(folder: Path, name: str, *, header: int) -> Tensor:
     """Return the bytes of an IDX file after its header."""
-    try:
-        content = gzip.decompress(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path} is not there: install the Debian package dataset-fashion-mnist, or name its folder with --folder"
-        ) from None
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)
+    for path in (folder / f"{name}.gz", folder / "FashionMNIST" / "raw" / name):
+        if path.is_file():
+            content = path.read_bytes()
+            content = gzip.decompress(content) if path.suffix == ".gz" else content
+            return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8)
+    raise FileNotFoundError(
+        f"{folder / name}.gz is not there: install the Debian package dataset-fashion-mnist, or name its folder "
+        f"with --folder or {FASHION_MNIST}"
+    )

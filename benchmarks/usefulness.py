@@ -9,7 +9,8 @@ started again; ``--take-over FILE`` begins with the cells of a result file, so t
 ``--report`` writes what is there as JSON, and draws the plots from that file.
 
 ``--data clothing=FOLDER`` names a folder of photographs with trees train/, validation/ and test/, and
-``--data fashion=FOLDER`` one in which ``torchvision.datasets.FashionMNIST`` finds its files.
+``--data fashion=FOLDER`` one with the files of the Debian package ``dataset-fashion-mnist``, or one in which
+``torchvision.datasets.FashionMNIST`` finds its own.
 """
 
 import argparse
@@ -21,9 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import common
+from benchmarks.synthesis_data import FASHION_CLASSES, fashion_mnist
 from torchaug_gen.evaluation.experiment.arms import ARMS
 from torchaug_gen.evaluation.experiment.data import ExperimentData, from_images, load_folder
 from torchaug_gen.evaluation.experiment.plot import save_plot
@@ -125,12 +125,9 @@ def load(name: str, folder: Path) -> ExperimentData:
         return load_folder(folder, image_size=64)
     if name != "fashion":
         raise ValueError(f"--data must be clothing=FOLDER or fashion=FOLDER, got {name}={folder}")
-    from torchvision.datasets import FashionMNIST
-
-    parts = [FashionMNIST(str(folder), train=train, download=False) for train in (True, False)]
     train, test = (
-        TrainingImages(part.data[:, None], part.targets.to(torch.int64), len(part.classes), tuple(part.classes))
-        for part in parts
+        TrainingImages(part.images, part.labels, len(FASHION_CLASSES), FASHION_CLASSES)
+        for part in fashion_mnist(folder)
     )
     return from_images(train, name="Fashion-MNIST", test=test)
 

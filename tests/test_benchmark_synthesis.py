@@ -76,6 +76,12 @@ def test_fashion_mnist_is_read_from_its_files(tmp_path):
     assert train.images.shape == (6, 1, 28, 28)
     assert test.labels.tolist() == [0, 1]
     assert train.images[1, 0, 0, :3].tolist() == [784 % 256, 785 % 256, 786 % 256]
+    raw = tmp_path / "FashionMNIST" / "raw"  # as torchvision keeps them
+    raw.mkdir(parents=True)
+    for path in tmp_path.glob("*.gz"):
+        (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert torch.equal(fashion_mnist(tmp_path)[0].images, train.images)
     with pytest.raises(FileNotFoundError, match="dataset-fashion-mnist"):
         fashion_mnist(tmp_path / "nowhere")
 
