@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from foreign_files import CHUNK, SIZES, Generator, Unlabelled
+from foreign_files import CHUNK, SIZES, Generator, Unlabelled, write_exported
 from torch import nn
 
 from torchaug_gen import Synthesizer
@@ -78,6 +78,21 @@ def test_a_network_of_another_precision_is_given_latents_of_its_own(dtype, tmp_p
         assert not torch.equal(others, images)
         synthesizer.save(tmp_path)
         assert torch.equal(Synthesizer.load(tmp_path, trust=True).sample(9)[0], others)
+
+
+def test_an_exported_network_is_given_latents_of_the_type_that_it_was_traced_with(tmp_path):
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = Generator().double()
+
+        def forward(self, z, y):
+            return self.net(z.double(), y).float()
+
+    write_exported(tmp_path / "g.pt2", Inside())
+    images, labels = wrap().sample(CHUNK)
+    loaded = Synthesizer.load(tmp_path / "g.pt2", trust=True, num_classes=5)
+    torch.testing.assert_close(loaded.sample(labels=labels)[0], images)
 
 
 class Beside(Generator):

@@ -13,8 +13,9 @@ def add(commands: Commands) -> None:
         "sample",
         help="draw images from a trained synthesizer into a PNG",
         description=(
-            "Draw a grid of images from a run folder, or from anybody's generator: .safetensors, .onnx, a folder of "
-            "diffusers, TorchScript and .pt2. Rows are of the classes in turn."
+            "Draw a grid of images from a run folder, or from anybody's generator: .onnx, a folder of diffusers, "
+            "TorchScript, .pt2, and weights whose JSON names a network of this package. Rows are of the classes in "
+            "turn."
         ),
     )
     option = parser.add_argument

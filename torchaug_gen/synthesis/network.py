@@ -70,7 +70,9 @@ class NetworkSynthesizer(Synthesizer):
 
     @property
     def _dtype(self) -> torch.dtype:
-        """What the network calculates in: the type of its first floating parameter."""
+        """What the network takes latents in: what it says itself, or the type of its first floating parameter."""
+        if (said := getattr(self.net, "latent_dtype", None)) is not None:
+            return cast(torch.dtype, said)
         floating = (parameter.dtype for parameter in self.net.parameters() if parameter.is_floating_point())
         return next(floating, torch.float32)
 

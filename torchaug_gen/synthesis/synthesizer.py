@@ -193,7 +193,8 @@ class Synthesizer(ABC):
 
         Args:
             net: called as ``net(z)``, or ``net(z, y)`` when ``num_classes`` is given, with ``z`` of shape
-                ``(chunk, latent_dim)`` standard normal, in the dtype of its first floating parameter, and ``y`` of
+                ``(chunk, latent_dim)`` standard normal, in the dtype of its first floating parameter or, where it has
+                one, its attribute ``latent_dtype``, and ``y`` of
                 shape ``(chunk,)`` int64; returns images ``(chunk, C, H, W)``, alone, as the first tensor of a tuple
                 or list, or as ``"images"`` or ``"sample"`` of a dictionary. It is put into evaluation mode and stays
                 on its device. A network that is called otherwise, such as with one-hot labels, needs a module around
@@ -245,8 +246,9 @@ class Synthesizer(ABC):
         ``.pt`` ``.ts``            yes  TorchScript
         ========================= ===== ==========================================================================
 
-        Networks are run in float32, on the GPU too; ``load(...).accelerate(autocast=torch.bfloat16,
-        channels_last=True)`` draws faster and not the same bits, see :meth:`NetworkSynthesizer.accelerate`.
+        Networks are run in the precision of their weights, those of diffusers in float32, on the GPU too;
+        ``load(...).accelerate(autocast=torch.bfloat16, channels_last=True)`` draws faster and not the same bits, see
+        :meth:`NetworkSynthesizer.accelerate`.
 
         What is inside an archive of PyTorch, not its ending, decides what it is. The same seed and position give the
         same latent in every format, and so the same image up to rounding. A JSON object in a file of the same name

@@ -26,6 +26,7 @@ class ExportedNet(nn.Module):
 
     Attributes:
         draws_noise: whether the program holds an operation that draws random numbers.
+        latent_dtype: the type of its first floating input, ``None`` without one.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
@@ -33,6 +34,7 @@ class ExportedNet(nn.Module):
         self.program = program
         self.network = program.module()
         self.draws_noise = _draws_noise(program)
+        self.latent_dtype = _latent_dtype(program)
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the program."""
@@ -54,6 +56,13 @@ class ExportedNet(nn.Module):
             self.program = move_to_device_pass(self.program, device)
             self.network = self.program.module()
         return self
+
+
+def _latent_dtype(program: ExportedProgram) -> torch.dtype | None:
+    names = set(map(str, program.graph_signature.user_inputs))
+    values = (node.meta.get("val") for node in program.graph.nodes if node.name in names)
+    types = (value.dtype for value in values if isinstance(value, Tensor) and value.is_floating_point())
+    return next(types, None)
 
 
 def export(net: nn.Module, z: Tensor, labels: Tensor | None) -> ExportedProgram:
