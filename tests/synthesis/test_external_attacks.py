@@ -228,7 +228,7 @@ def test_overlapping_entries_are_a_zip_bomb_too(tmp_path):
         ({"arguments": {"blocks": 10**9}}, r"arguments\.blocks must be in -256\.\.256"),
         ({"arguments": {"blocks": [10**9]}}, r"arguments\.blocks must be in -256\.\.256"),
         ({"arguments": {"blocks": [1] * 33}}, "at most 32 items, got 33"),
-        ({"arguments": {"blocks": 200, "depth": 6}}, "at most 1024 layers, got blocks=200, depth=6"),
+        ({"arguments": {"blocks": 200, "depth": 6}}, "at most 256 layers, got blocks=200, depth=6"),
         ({"arguments": {"width": "8"}}, "width must be an integer"),
         ({"arguments": {"surprise": 8}}, "the config does not fit the network it names"),
         ({"arguments": [8]}, "arguments must be an object"),

@@ -176,7 +176,7 @@ def copy(folder, tmp_path, file, **changes):
         ("unet/config.json", {"sample_size": [8, 8, 8]}, "sample_size"),
         ("unet/config.json", {"norm_num_groups": 3}, "does not fit the network"),
         ("unet/config.json", {"block_out_channels": [32] * 2048}, r"block_out_channels must have at most 32 items"),
-        ("unet/config.json", {"layers_per_block": 256, "block_out_channels": [32] * 8}, "at most 1024 layers"),
+        ("unet/config.json", {"layers_per_block": 256, "block_out_channels": [32] * 8}, "at most 256 layers"),
         ("unet/config.json", {"sample_size": [4096, 4096]}, "at most 1048576 positions"),
         ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type must be null"),
         ("unet/config.json", {"class_embed_type": "identity"}, "class_embed_type must be null"),

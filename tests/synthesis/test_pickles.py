@@ -82,12 +82,11 @@ def test_bytes_of_another_machine_are_refused(archive, monkeypatch):
         read_state_dict(content, PATH)
 
 
-@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
-def test_numbers_of_another_kind_are_not_made_to_fit(dtype):
+def test_complex_numbers_are_not_made_real():
     net = nn.Linear(2, 2)
     before = net.weight.clone()
-    tensors = {"weight": torch.ones(2, 2, dtype=dtype), "bias": torch.ones(2)}
-    with pytest.raises(ValueError, match=r"Linear has weight: floating, the file (complex|integer)"):
+    tensors = {"weight": torch.ones(2, 2, dtype=torch.complex64), "bias": torch.ones(2)}
+    with pytest.raises(ValueError, match="Linear has weight: real, the file complex"):
         fill(net, tensors, PATH)
     assert torch.equal(net.weight, before)
     assert fill(net, tensors | {"weight": torch.ones(2, 2).half()}, PATH).weight.eq(1).all()

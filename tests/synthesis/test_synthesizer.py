@@ -161,6 +161,8 @@ def test_counts_must_agree(synthesizer):
         synthesizer.sample(3, labels=[0, 1])
     with pytest.raises(ValueError, match="how many"):
         synthesizer.sample()
+    with pytest.raises(TypeError, match=r"n must be an integer, got 2\.5"):
+        synthesizer.sample(2.5)
     with pytest.raises(ValueError, match="at least 0, got -1"):
         synthesizer.sample(-1)
     with pytest.raises(ValueError, match="positions must be at least 0, got -2"):
@@ -230,6 +232,7 @@ def test_images_can_be_trained_on():
         ({"num_classes": 2.5}, TypeError, "num_classes must be an integer, got 2.5"),
         ({"image_shape": (3, 2.9, 2)}, TypeError, "each size of image_shape must be an integer, got 2.9"),
         ({"value_range": (1, 1)}, ValueError, "black < white"),
+        ({"value_range": (float("-inf"), 1)}, ValueError, "finite"),
     ],
 )
 def test_bad_settings_are_named(options, error, message):

@@ -50,8 +50,8 @@ class NetworkSynthesizer(Synthesizer):
         if not shape or min(shape) < 1 or whole("chunk", chunk) < 1:
             raise ValueError(f"latent_dim and chunk must be at least 1, got {latent_dim} and {chunk}")
         low, high = value_range
-        if not low < high:
-            raise ValueError(f"value_range must be (black, white) with black < white, got {value_range}")
+        if not (low < high and math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"value_range must be finite (black, white) with black < white, got {value_range}")
         super().__init__(image_shape, num_classes=num_classes)
         self.net = net
         self.latent_shape = shape

@@ -21,9 +21,9 @@ _MAX_DEPTH = 256
 _MAX_LIST = 32
 # Lists of such are noise levels.
 _MAX_FLOATS = 10_000
-# Layers that a config may ask for; each costs 40 kB and 2 ms before any tensor has memory. The largest networks of
-# diffusion have 60.
-_MAX_LAYERS = 1024
+# Layers that a config may ask for, each of which costs 80 kB and 4 ms before any tensor has memory. The largest
+# networks of diffusion have 60.
+_MAX_LAYERS = 256
 _MAX_NESTING = 8
 _MAX_TEXT = 4096
 
@@ -93,7 +93,7 @@ def check_arguments(arguments: object, *, where: str = "arguments") -> None:
     """Raise ``ValueError`` where constructor arguments from a JSON file could make a constructor run out of memory.
 
     Widths may be at most 65536 and what counts layers at most 256. Lists, which say something of each level, may have
-    at most 32 items, and the longest list times all counts of layers may come to at most 1024, since each layer is a
+    at most 32 items, and the longest list times all counts of layers may come to at most 256, since each layer is a
     Python object long before any tensor has memory.
 
     Args:

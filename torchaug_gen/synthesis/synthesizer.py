@@ -337,7 +337,7 @@ def _resolve(
     counts = {
         name: count
         for name, count in (
-            ("n", n),
+            ("n", None if n is None else whole("n", n)),
             ("labels", None if labels is None else len(labels)),
             ("positions", None if positions is None else len(positions)),
         )

@@ -69,8 +69,7 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> nn.Module
         path: where they come from, for errors.
 
     Raises:
-        ValueError: a name or shape that differs, or numbers of another kind, such as complex for real ones; nothing is
-            copied then.
+        ValueError: a name or shape that differs, or complex numbers for real ones; nothing is copied then.
     """
     if tensors and all(name.startswith(_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
@@ -123,8 +122,8 @@ def _shape(tensor: Tensor) -> tuple[int, ...]:
 
 
 def _number(tensor: Tensor) -> str:
-    """Return the kind of a tensor's numbers; copying them into another kind would lose what they say."""
-    return "complex" if tensor.is_complex() else "floating" if tensor.is_floating_point() else "integer"
+    """Return the kind of a tensor's numbers: copying complex ones into real ones would lose a half of each."""
+    return "complex" if tensor.is_complex() else "real"
 
 
 def _is_state_dict(values: object) -> bool:
