@@ -349,7 +349,12 @@ WITH_WORKERS = (
 
 @pytest.mark.parametrize(
     ("name", "mixing", "every"),
-    [("draws", "rebatch", 9), ("seek", "extend", 9), ("mixed data set", "replace", 9)]
+    [
+        ("draws", "rebatch", 9),
+        ("seek", "extend", 9),
+        ("mixed data set", "replace", 9),
+        ("stateful mixed", "rebatch", 13),
+    ]
     + [pytest.param(name, mixing, 2, marks=pytest.mark.slow) for name in WITH_WORKERS for mixing in WAYS],
 )
 def test_with_workers(name, mixing, every):

@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import chain, count, islice
 from typing import Any
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from torchaug_gen.datasets.drawing import check_class_count, tell
 from torchaug_gen.datasets.items import SyntheticItems
@@ -112,7 +112,8 @@ class MixedIterableDataset(IterableDataset[Any]):
             self._imitate_the_first()
             place.synthetic += 1
             yield next(synthetic)
-        if self._running is place:
+        if self._running is place and get_worker_info() is None:
+            # A process on its own goes on with the next pass; the pass of a worker stays over until another begins.
             self._running = None
 
     def _waiting(self, place: Place, share: Share, real: int) -> bool:
