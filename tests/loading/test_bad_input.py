@@ -118,6 +118,12 @@ def test_loaders(loader, error, words):
         ({"x": X, "y": Y, "keypoints": [0] * 4}, {}, "the batch has keypoints at 'keypoints', but"),
         ((list(X), [{"boxes": 1}] * 4), {}, "the batch has boxes at 1"),
         ((X, Y, ["a"] * 4), {}, r"no value for field 2, list: give one with fields=\{'fill': \{2: ...\}\}"),
+        (
+            {"x": X, "y": Y, "id": Y},
+            {"fields": {"fill": {"id": "none"}}},
+            r"fields\['fill'\] must give a value for field 'id', Tensor \(4,\) torch.int64, got 'none'",
+        ),
+        ({"x": X, "y": Y, "vec": X[:, 0]}, {"fields": {"fill": {"vec": [1, 2, 3]}}}, r"field 'vec'.* got \[1, 2, 3\]"),
         ((X, {"label": Y, "id": Y}), {}, r"no value for field 1.'id', Tensor .*\{\(1, 'id'\): ...\}"),
         ((X, Y), {"synthesizer": Returns(X * float("nan"), Y)}, r"images in \[0, 1\], got NaN at position \d"),
         (

@@ -31,6 +31,20 @@ def constants_of(batch: Any, fields: Fields) -> frozenset[batches.Path]:
     return frozenset(path[:depth] for path in paths for depth in range(1, len(path) + 1))
 
 
+def check_fill(batch: Any, fields: Fields) -> None:
+    """Raise where a fill value does not go into the field that it is for."""
+    nothing = torch.empty(0, dtype=torch.int64)
+    for path, fill in fields.fill.items():
+        column = batches.get(batch, path)
+        try:
+            batches.spread(batches.take(column, nothing), nothing, 1, fill)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"fields['fill'] must give a value for field {batches.show(path)}, {batches.describe_leaf(column)}, "
+                f"got {fill!r} ({error})"
+            ) from None
+
+
 def check_fields(batch: Any, fields: Fields, settings: Settings, *, constants: frozenset[batches.Path]) -> None:
     """Raise where the batch has fields that the transform or the synthesizer cannot serve.
 

@@ -12,7 +12,7 @@ from torchaug_gen import rng
 from torchaug_gen.augment.rows import Key
 from torchaug_gen.batch import Fields
 from torchaug_gen.labels import check_labels, check_probabilities
-from torchaug_gen.loading.checking import check_fields, check_present, check_real, constants_of
+from torchaug_gen.loading.checking import check_fields, check_fill, check_present, check_real, constants_of
 from torchaug_gen.loading.plan import Plan
 from torchaug_gen.loading.reading import Reading
 from torchaug_gen.loading.settings import Settings
@@ -193,6 +193,8 @@ class Source:
         batches.assert_images(images, fields.images)
         if self._settings.mixes:
             check_fields(batch, fields, self._settings, constants=constants)
+            if first:
+                check_fill(batch, fields)
         # Only now: a consumer who goes on after the error meets it again.
         self._fields, self._constants = fields, constants
         n = batches.count(images)
