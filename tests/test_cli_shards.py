@@ -101,6 +101,19 @@ def test_shards_are_written_into_others_as_they_are(data, tmp_path, capsys):
     assert "another folder" in capsys.readouterr().err
 
 
+def test_shards_that_are_lost_or_damaged_are_named_instead_of_left_out(data, tmp_path, capsys):
+    assert shards("write", data / "train", tmp_path / "a", "--samples-per-shard", 20) == 0
+    content = bytearray((tmp_path / "a" / "000001.tar").read_bytes())
+    content[150] ^= 7
+    (tmp_path / "a" / "000001.tar").write_bytes(content)
+    capsys.readouterr()
+    assert shards("write", tmp_path / "a", tmp_path / "b") == 2
+    assert f"shard {tmp_path / 'a' / '000001.tar'}: bad header" in capsys.readouterr().err
+    (tmp_path / "a" / "000001.tar").unlink()
+    assert shards("write", tmp_path / "a", tmp_path / "c") == 2
+    assert "lacks 000001.tar, which its index tells of" in capsys.readouterr().err
+
+
 def odd_tree(path):
     write_tree(path, n=2)
     Image.new("RGB", (9, 5), (1, 2, 3)).save(path / "cat" / "a.bmp")
@@ -125,7 +138,11 @@ def test_odd_files_become_what_readers_know_and_damaged_ones_are_named_or_skippe
     capsys.readouterr()
     assert shards("write", tmp_path / "data", tmp_path / "b", "--in-order") == 2
     err = capsys.readouterr().err
-    assert "item 0: " in err and "cat/0.png" in err and not (tmp_path / "b" / "000000.tar").exists()
+    assert (
+        "item 0: " in err
+        and "cat/0.png: no image that Pillow knows" in err
+        and not (tmp_path / "b" / "000000.tar").exists()
+    )
     with pytest.warns(RuntimeWarning, match="skipped 2 items"):
         assert shards("write", tmp_path / "data", tmp_path / "b", "--skip-damaged") == 0
     assert "7 samples in 1 shard in" in capsys.readouterr().out
@@ -292,6 +309,8 @@ def test_write_names_what_is_wrong(data, tmp_path, capsys):
         ((tmp_path / "none", tmp_path / "out"), "no folder"),
         ((data / "train", tmp_path / "out", "--quality", 0), "quality must be an integer in 1..100"),
         ((data / "train", tmp_path / "out", "--samples-per-shard", 0), "samples_per_shard must be at least 1"),
+        ((data / "train", tmp_path / "out", "--max-shard-mib", "inf"), "--max-shard-mib must be finite"),
+        ((data / "train", tmp_path / "out", "--max-shard-mib", 0), "--max-shard-mib must be finite and at least"),
         ((data / "train", tmp_path / "out", "--short-side", 0), "short_side must be at least 1"),
     ):
         assert shards("write", *arguments) == 2

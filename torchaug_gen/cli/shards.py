@@ -107,7 +107,9 @@ def _write(arguments: argparse.Namespace) -> int:
     from torchaug_gen.shards.files import ImageFiles, TarSamples
     from torchaug_gen.shards.write import write_shards
 
-    data, out, nbytes = Path(arguments.data), Path(arguments.out), arguments.max_shard_mib
+    data, out, mib = Path(arguments.data), Path(arguments.out), arguments.max_shard_mib
+    if mib is not None and not 1 <= mib * _MIB < float("inf"):
+        raise ValueError(f"--max-shard-mib must be finite and at least one byte, got {mib}")
     kept = arguments.format == "keep"
     if any(data.glob("*.tar")):
         if not kept or arguments.short_side is not None or arguments.seed is not None:
@@ -126,7 +128,7 @@ def _write(arguments: argparse.Namespace) -> int:
         items,
         out,
         samples_per_shard=arguments.samples_per_shard,
-        max_shard_bytes=None if nbytes is None else int(nbytes * _MIB),
+        max_shard_bytes=None if mib is None else int(mib * _MIB),
         image_format="jpg" if kept else arguments.format,
         quality=arguments.quality,
         classes=items.classes,

@@ -4,7 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from torch.utils.data import Dataset
 
@@ -12,7 +12,7 @@ from torchaug_gen.shards.decode import decode_image
 from torchaug_gen.shards.encode import FORMATS
 from torchaug_gen.shards.index import read_index
 from torchaug_gen.shards.samples import group
-from torchaug_gen.shards.tar import read_tar
+from torchaug_gen.shards.tar import TarError, read_tar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,9 +75,13 @@ class ImageFiles(Dataset[dict[str, Any]]):
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        from PIL import UnidentifiedImageError
+
         path, label = self._files[index]
         try:
             extension, image = self._image(path)
+        except UnidentifiedImageError as error:
+            raise ValueError(f"{path}: no image that Pillow knows") from error
         # Decoders meet damage in many ways; KeyboardInterrupt is none of these.
         except Exception as error:
             raise ValueError(f"{path}: {error}") from error
@@ -114,7 +118,8 @@ class TarSamples:
         classes: as the folder's index says, where there is one.
 
     Raises:
-        FileNotFoundError: no shard there; while iterating, :class:`ValueError` for a damaged one.
+        FileNotFoundError: no shard there, or not all that the index tells of.
+        ValueError: while iterating, a damaged one, named.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,14 +128,24 @@ class TarSamples:
             raise FileNotFoundError(f"the folder {str(folder)!r} holds no *.tar")
         index = read_index(folder)
         self.classes = None if index is None else index.classes
+        lost = set(() if index is None else index.numbers) - {path.name for path in self._shards}
+        if lost:
+            raise FileNotFoundError(f"{folder} lacks {min(lost)}, which its index tells of")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for path in self._shards:
-            with path.open("rb") as file:
-                for sample in group(str(path), read_tar(file)):
-                    if sample.repeated is not None:
-                        raise ValueError(f"shard {path}, sample {sample.key!r}: two files of field {sample.repeated!r}")
-                    yield {"__key__": sample.key, **sample.files}
+            try:
+                with path.open("rb") as file:
+                    yield from _samples(path, file)
+            except TarError as error:
+                raise ValueError(f"shard {path}: {error}") from error
+
+
+def _samples(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
+    for sample in group(str(path), read_tar(file)):
+        if sample.repeated is not None:
+            raise ValueError(f"shard {path}, sample {sample.key!r}: two files of field {sample.repeated!r}")
+        yield {"__key__": sample.key, **sample.files}
 
 
 def _shrunk(image: "Image.Image", short_side: int) -> "Image.Image":
