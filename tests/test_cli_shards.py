@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_shards_that_are_lost_or_damaged_are_named_instead_of_left_out(data, tmp
     (tmp_path / "a" / "000001.tar").unlink()
     assert shards("write", tmp_path / "a", tmp_path / "c") == 2
     assert "lacks 000001.tar, which its index tells of" in capsys.readouterr().err
+
+
+def test_the_samples_of_any_archive_are_written_in_order(tmp_path):
+    files = {f"{label}.cls": str(label).encode() for label in range(5)} | {f"{label}.txt": b"t" for label in range(4)}
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        # As tar finds files in a folder: those of a sample far from each other, and equal ones as links.
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("4.txt")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.txt"
+        archive.addfile(link)
+    assert shards("write", tmp_path, tmp_path / "out", "--samples-per-shard", 2) == 0
+    found = ShardStream(tmp_path / "out", fields=("__key__", "cls", "txt"), shuffle=0, on_error="raise")
+    assert list(found) == [(str(label), label, "t") for label in range(5)]
 
 
 def odd_tree(path):

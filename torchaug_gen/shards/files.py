@@ -10,9 +10,7 @@ from torch.utils.data import Dataset
 
 from torchaug_gen.shards.decode import decode_image
 from torchaug_gen.shards.encode import FORMATS
-from torchaug_gen.shards.index import read_index
-from torchaug_gen.shards.samples import group
-from torchaug_gen.shards.tar import TarError, read_tar
+from torchaug_gen.shards.index import ShardIndex, Span, index_shard, read_index
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -112,14 +110,14 @@ class TarSamples:
     """The samples of the shards in a folder, as they are, as mappings of ``__key__`` and each field's bytes.
 
     Args:
-        folder: of ``*.tar``.
+        folder: of uncompressed ``*.tar``.
 
     Attributes:
         classes: as the folder's index says, where there is one.
 
     Raises:
         FileNotFoundError: no shard there, or not all that the index tells of.
-        ValueError: while iterating, a damaged one, named.
+        ValueError: while iterating, a damaged or compressed one, named.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -134,18 +132,18 @@ class TarSamples:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for path in self._shards:
-            try:
-                with path.open("rb") as file:
-                    yield from _samples(path, file)
-            except TarError as error:
-                raise ValueError(f"shard {path}: {error}") from error
+            # Its files may be in any order, and links to each other.
+            shard, line = index_shard(path)
+            with path.open("rb") as file:
+                for sample in ShardIndex([shard], [line]).samples(0):
+                    if sample.repeated is not None:
+                        raise ValueError(f"shard {path}, sample {sample.key!r}: two files of field {sample.repeated!r}")
+                    yield {"__key__": sample.key} | {name: _content(file, span) for name, span in sample.files.items()}
 
 
-def _samples(path: Path, file: BinaryIO) -> Iterator[dict[str, Any]]:
-    for sample in group(str(path), read_tar(file)):
-        if sample.repeated is not None:
-            raise ValueError(f"shard {path}, sample {sample.key!r}: two files of field {sample.repeated!r}")
-        yield {"__key__": sample.key, **sample.files}
+def _content(file: BinaryIO, span: Span) -> bytes:
+    file.seek(span.offset)
+    return file.read(span.size)
 
 
 def _shrunk(image: "Image.Image", short_side: int) -> "Image.Image":

@@ -68,7 +68,7 @@ def write_shards(
         workers: processes that encode, and read the items of map-style datasets; 0 is this process.
         on_error: ``"raise"``, or ``"skip"`` items that cannot be read or written, whatever a dataset raises for them;
             the others keep their number, and a warning counts them. What an iterable raises always comes through,
-            with a note of the item, since nothing can follow.
+            with a note of the item, since nothing can follow; and so does a key that comes twice in a shard.
         resume: go on with an interrupted run of the same items and settings: finished shards are not written again,
             nor their items read, save those of iterables. Of a finished run it changes nothing. ``on_error`` alone may
             change, from ``"raise"`` to ``"skip"``.
