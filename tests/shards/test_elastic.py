@@ -169,6 +169,25 @@ def test_other_workers_change_no_bit_where_nothing_is_damaged(tmp_path):
             assert all(a.equal(b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_states_of_all_ranks_are_exact_where_nothing_changes(tmp_path, ranks):
+    make_shards(tmp_path, SIZES, index=True)
+
+    def build(workers):
+        return make(tmp_path, workers=workers, batch_size=3)
+
+    _, states = begun(build, ranks, 0, steps=4)
+    for rank in range(ranks):
+        with consumer(rank=rank, ranks=ranks):
+            whole, resumed = build(0), build(0)
+            whole.set_epoch(2)
+            resumed.load_state_dict(states)
+            expected, left = list(whole)[4:], list(resumed)
+        assert len(left) == len(expected)
+        for one, other in zip(left, expected, strict=True):
+            assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
 def test_all_ranks_must_be_told(case):
     folder, _ = case
 

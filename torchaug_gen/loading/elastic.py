@@ -22,7 +22,7 @@ def is_elastic(dataset: Any) -> bool:
 
 
 def own(state: Any, inner: Inner) -> Any:
-    """Return the state that a loader goes on from: the given one, or what follows for it from those of all ranks.
+    """Return the state that a loader goes on from: its own, or what follows for it from those of all other ranks.
 
     Args:
         state: a state, or those of all ranks.
@@ -33,9 +33,11 @@ def own(state: Any, inner: Inner) -> Any:
     """
     dataset = getattr(inner.loader, "dataset", None)
     states = list(state) if isinstance(state, list | tuple) else [state]
-    if is_elastic(dataset) and (len(states) > 1 or any(_is_for_others(each, inner) for each in states)):
+    if is_elastic(dataset) and any(_is_for_others(each, inner) for each in states):
         return joined(states, dataset, inner.fingerprint, rank=inner.rank)
-    return state
+    # Where nothing has changed, its own is exact.
+    own = (each for each in states if isinstance(each, Mapping) and each.get("rank") == inner.rank.index)
+    return state if isinstance(state, Mapping) else next(own, state)
 
 
 def _is_for_others(state: Any, inner: Inner) -> bool:

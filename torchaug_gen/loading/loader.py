@@ -215,8 +215,8 @@ class AugmentedLoader(Generic[Batch]):
         Args:
             state: what :meth:`state_dict` returned, in this process or another. Over a
                 :class:`torchaug_gen.ShardStream` with an index, or what else deals the rest of an epoch anew, the
-                number of a plain ``DataLoader``'s workers may have changed; where that of ranks has, it is a list of
-                the states of all ranks.
+                number of a plain ``DataLoader``'s workers may have changed; where that of ranks has, it must be a list
+                of the states of all ranks, as it may be anyway.
 
         Raises:
             TypeError: ``state`` is no dict.
