@@ -125,6 +125,31 @@ def test_held_out_images_that_are_training_images_vouch_for_nobody():
     assert len(report.heldout_images) == 150 and report.notes[0].startswith("40 of 190 held-out images")
 
 
+def test_blank_images_are_copies_of_nothing():
+    """A flat colour is nearer to every image than they are to each other."""
+
+    class Half(Blobs):
+        flat = 2
+
+        def draw(self, labels, *, positions, **options):
+            drawn = super().draw(labels, positions=positions, **options)
+            return torch.where((positions % self.flat == 0).view(-1, 1, 1, 1), 128, drawn).to(torch.uint8)
+
+    class Blank(Half):
+        flat = 1
+
+    known = real()
+    half, flat, copier = (
+        evaluate(synthesizer, known, heldout=real(seed=1), features="dct", n=60)
+        for synthesizer in (Half(), Blank(), Half(known.images))
+    )
+    levels = [next(f.level for f in report.findings if f.name == "Copies") for report in (half, flat, copier)]
+    assert levels == ["good", "unknown", "bad"]
+    assert flat.unmeasured["memorisation"] == "60 of 60 synthetic images are one flat colour"
+    for result in copier.memorisation.values():
+        assert all(pair.synthetic % 2 and pair.train == pair.synthetic for pair in result.pairs)
+
+
 def test_what_lies_near_outliers_only_is_not_realistic(honest):
     """Blurred photographs have a better precision than real ones, and a KID of fifteen times as much."""
     far = replace(honest.distances.kid, value=1.2, interval=(1.1, 1.3))

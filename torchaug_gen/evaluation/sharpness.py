@@ -6,6 +6,18 @@ from torch import Tensor
 
 # Half a level of an 8-bit image, squared: keeps the logarithms of blank images finite.
 _FLOOR = (0.5 / 255) ** 2
+_LEVEL = 1 / 255
+
+
+def blank(images: Tensor) -> Tensor:
+    """Return ``(N,)`` bool: which images are one flat colour, their grey values deviating by less than a level.
+
+    They have no structure: whatever is measured of it is rounding.
+
+    Args:
+        images: ``(N, C, H, W)`` floating in [0, 1]; channels are averaged.
+    """
+    return images.double().mean(1).flatten(1).std(1) < _LEVEL
 
 
 def sharpness(images: Tensor) -> Tensor:
