@@ -460,11 +460,12 @@ def test_what_an_iterable_raises_comes_through_because_nothing_follows(tmp_path,
         yield from [GOOD] * 5
         raise RuntimeError("connection lost")
 
+    before = set(multiprocessing.active_children())
     with pytest.raises(RuntimeError, match="connection lost") as raised:
         write_shards(items(), tmp_path, samples_per_shard=2, on_error="skip", workers=workers)
     assert raised.value.__notes__ == ["raised by items, which were asked for item 5"]
     assert [path.name for path in sorted(tmp_path.glob("*"))] == [".writing", "000000.tar", "000001.tar"]
-    assert not multiprocessing.active_children()
+    assert before.issuperset(multiprocessing.active_children())
 
 
 def test_ctrl_c_in_an_iterable_leaves_no_worker(tmp_path):
@@ -472,9 +473,10 @@ def test_ctrl_c_in_an_iterable_leaves_no_worker(tmp_path):
         yield from [GOOD] * 40
         raise KeyboardInterrupt
 
+    before = set(multiprocessing.active_children())
     with pytest.raises(KeyboardInterrupt):
         write_shards(items(), tmp_path, workers=2)
-    assert not multiprocessing.active_children() and not list(tmp_path.glob("*.tar"))
+    assert before.issuperset(multiprocessing.active_children()) and not list(tmp_path.glob("*.tar"))
 
 
 def test_an_item_that_cannot_be_sent_to_a_worker_is_skipped_too(tmp_path):
