@@ -243,7 +243,6 @@ def measure_all(arguments: argparse.Namespace, contestants: Mapping[str, Train],
     }
     results: dict[str, Any] = earlier(path, settings) | {FLOOR: judges.floor}
     classes = int(train.labels.max()) + 1
-    grid(_rows(test, classes), _grid_path(path, FLOOR))
     print(said(FLOOR, judges.floor), flush=True)
     for seed in arguments.seeds:
         for model in arguments.models:
@@ -271,11 +270,6 @@ def said(name: str, run: Mapping[str, Any]) -> str:
         f"FD-clf {run['FD-clf']:.2f}  precision {run['precision-effnet']:.2f}  recall {run['recall-effnet']:.2f}  "
         f"coverage {run['coverage-effnet']:.2f}  agreement {run['label agreement']:.1%}{took}"
     )
-
-
-def _rows(split: Split, classes: int) -> Tensor:
-    """Return five images of each of the first ten classes."""
-    return torch.cat([split.images[split.labels == label][:_ROW] for label in range(min(classes, 10))])
 
 
 def _grid_path(path: Path, name: str) -> Path:
