@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
     option("--rounds", type=int, default=100, help="how often each contestant is measured at most (default: 100)")
-    option("--seconds", type=float, default=25.0, help="for each question (default: 25)")
+    option("--seconds", type=float, default=20.0, help="for each question (default: 20)")
     option("--copies", type=int, default=2, help="how often the 5,000 digits are repeated (default: 2)")
     option("--workers", type=int, default=1, help="DataLoader workers for digits (default: 1)")
     option("--train", action="store_true", help="take a training step on each batch of digits")

@@ -1,7 +1,7 @@
 """How much memory does it take to augment batches? ``python -m benchmarks.memory``.
 
 Each way to bring batches of 64 uint8 images of 256² to float32 of 224² (random resized crop, flip, rotation, colour
-jitter, normalize) runs in a process of its own, over three epochs of 512 images with one thread. The figure is the most
+jitter, normalize) runs in a process of its own, over two epochs of 256 images with one thread. The figure is the most
 memory that the process held at a time, less what it held after a batch of two images, by which everything is imported,
 compiled and loaded; it is what batches take in a worker or a training process, beyond its data and its libraries.
 
@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks import common, plots, resident
 from benchmarks.rounds import FEWEST, take_turns
 
-_ITEMS, _BATCH = 512, 64
+_ITEMS, _BATCH = 256, 64
 _SIDE, _OUTPUT = 256, 224
 # One batch of uint8, and one of float32.
 LIMIT = {"what": "a batch before and after", "value": _BATCH * 3 * (_SIDE**2 + 4 * _OUTPUT**2) / 2**20}
@@ -117,7 +117,7 @@ def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=FEWEST, help="processes of each (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=3, help="that each goes through (default: 3)")
+    parser.add_argument("--epochs", type=int, default=2, help="that each goes through (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="two processes of each, one epoch, saved to results/quick")
     parser.add_argument("--hold", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -104,7 +104,7 @@ def copy(net: nn.Module) -> nn.Module:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="how often each contestant is measured (default: 9)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each contestant is measured (default: 7)")
     parser.add_argument("--chunk", type=int, default=32, help="rows the network runs on at a time (default: 32)")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU (default: 1)")
     parser.add_argument("--quick", action="store_true", help="two rounds, saved to results/quick")

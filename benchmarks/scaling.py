@@ -182,7 +182,7 @@ def curves(folder: Path, *, rounds: int, repeats: int, epochs: int) -> dict[str,
 def main() -> None:
     """Measure, print, save and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9, help="how often each point is measured (default: 9)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each point is measured (default: 7)")
     parser.add_argument("--quick", action="store_true", help="two rounds, saved to results/quick")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The benchmarks that ``python -m benchmarks`` runs, in order."""
+"""The benchmarks that ``python -m benchmarks`` runs, what is read most first."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ class Suite:
     Attributes:
         name: of the result files, before the kind of machine.
         module: in this folder.
-        minutes: that its full run takes on two cores.
+        minutes: that its full run takes on two cores, roughly.
         full: arguments of each run whose results are committed; ``{VARIABLE}`` is replaced from the environment.
         quick: arguments of a run that only shows that everything works; None where there is none.
         needs: environment variables without which it cannot run; each names where some data are.
@@ -45,19 +45,19 @@ class Suite:
 
 
 SUITES = (
-    Suite("imports", "imports", 2),
-    Suite("sampling", "sampling", 3),
-    Suite("memory", "memory", 2),
-    Suite("scaling", "scaling", 3),
-    Suite("loader", "loader", 5, needs=[PHOTOGRAPHS]),
-    Suite("loader-train", "loader", 2, [["--train"]], quick=["--train", "--quick"]),
-    Suite("shards", "shards", 6, needs=[PHOTOGRAPHS]),
+    Suite("augment", "augment", 14, needs=[PHOTOGRAPHS]),
+    Suite("loader", "loader", 4, needs=[PHOTOGRAPHS]),
+    Suite("shards", "shards", 5, needs=[PHOTOGRAPHS]),
+    Suite("imports", "imports", 1.5),
+    Suite("memory", "memory", 3),
+    Suite("sampling", "sampling", 2.5),
+    Suite("scaling", "scaling", 2),
+    Suite("loader-train", "loader", 1.5, [["--train"]], quick=["--train", "--quick"]),
     Suite("gates", "gates", 3, needs=[CWGAN]),
-    Suite("augment", "augment", 12, needs=[PHOTOGRAPHS]),
     Suite(
         "augment-two-threads",
         "augment",
-        3,
+        4,
         [["--name", "augment-two-threads", "--recipes", "R1", "--threads", "2"]],
         quick=None,
         needs=[PHOTOGRAPHS],

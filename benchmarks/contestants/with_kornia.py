@@ -64,7 +64,7 @@ class Kornia(Contestant):
         self._images = tensors(batches.images, device)
         self._masks, self._boxes = tensors(batches.masks, device), tensors(batches.boxes, device)
         self._last: Tensor | None = None
-        self.least_batches = 8 if recipe == "R6" else 1
+        self.least_batches = 4 if recipe == "R6" else 1
         self._transform = self.container(modules(recipe)).to(device)
 
     def container(self, chain: list[nn.Module]) -> nn.Module:

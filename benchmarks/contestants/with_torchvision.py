@@ -112,7 +112,7 @@ class PerBatch(_Torchvision):
     """The batch as one input: every image gets the same parameters, so this does less than all others."""
 
     note = "one set of parameters for all images of a batch: does less than all others"
-    least_batches = 8
+    least_batches = 4
 
     def batch(self, index: int) -> Any:
         """Augment all images alike."""
