@@ -34,11 +34,11 @@ def photographs(given: Path | None = None) -> Path:
     return named / "train" if (named / "train").is_dir() else named
 
 
-def third(photographs: Path, folder: Path) -> Path:
-    """Return a folder with links to every third photograph of each class."""
+def part(photographs: Path, folder: Path, *, every: int) -> Path:
+    """Return a folder with links to every third photograph, or fourth, or so, of each class."""
     for tree in sorted(path for path in photographs.iterdir() if path.is_dir()):
         (folder / tree.name).mkdir(parents=True)
-        for path in sorted(tree.iterdir())[::3]:
+        for path in sorted(tree.iterdir())[::every]:
             (folder / tree.name / path.name).symlink_to(path.resolve())
     return folder
 

@@ -56,7 +56,7 @@ def questions(arguments: argparse.Namespace, scratch: Path) -> dict[str, Callabl
 def _files(arguments: argparse.Namespace, folder: Path) -> Path:
     if arguments.photographs is None:
         return data.made_up_photographs(folder, 128 if arguments.quick else 1000)
-    return data.third(data.photographs(arguments.photographs), folder)
+    return data.part(data.photographs(arguments.photographs), folder, every=15 if arguments.quick else 3)
 
 
 def _arguments() -> argparse.Namespace:
