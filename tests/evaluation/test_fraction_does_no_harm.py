@@ -153,7 +153,7 @@ def clothing(folder: Path) -> Stock:
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero()[:, 0]
         rows.append(members[rng.permutation(0, "clothing", 0, len(members), position=label)[:90]])
-    return Stock(images[torch.stack(rows)], LearnerConfig(steps=100, width=8))
+    return Stock(images[torch.stack(rows)], LearnerConfig(steps=200, width=16))
 
 
 @pytest.mark.slow
@@ -168,6 +168,5 @@ def test_photographs_get_no_worse(per_class, photographs, tmp_path):
         return saved(images, tmp_path / f"run {len(list(tmp_path.iterdir()))}", steps=60, width=16, latent_dim=16)
 
     choice = choose_fraction(train, make, fractions=(0.3, 0.5), folds=3, repeats=1, learner=stock.learner)
-    chosen, offered = outcome(stock, train, make(train), choice)
-    print(choice, chosen, offered, sep="\n")
+    chosen, _ = outcome(stock, train, make(train), choice)
     assert chosen.outcome != "hurt"
