@@ -143,7 +143,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a contestant's round (default: 1)")
     parser.add_argument("--batch-size", type=int, help="(default: the recipe's; 256 on CUDA)")
     parser.add_argument("--batches", type=int, default=4, help="how many different ones take turns (default: 4)")
-    parser.add_argument("--limit", type=float, default=120, help="seconds to set up or compile (default: 120)")
+    parser.add_argument("--limit", type=float, default=180, help="seconds to set up or compile (default: 180)")
     parser.add_argument("--quick", action="store_true", help="R1, two short rounds, saved to results/quick")
     parser.add_argument("--no-pin", dest="pin", action="store_false", help="let the system choose the cores")
     parser.add_argument("--sheets", type=Path, help="a folder for pictures of what each contestant makes")
