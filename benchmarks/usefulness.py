@@ -37,8 +37,8 @@ CORE = ("augmented", "real", "vae", "vary-residual", "gated-vary", "oversampled"
 # What else was tried beside them: a gate on the VAE's own images, and what real images would have gained.
 FURTHER = ("augmented", "gated", "extra-real")
 # What may help a VAE whose photographs are blurred: a batch norm of their own, less weight, a gate that knows more than
-# the few images, and varied real images that do without the residual.
-WEIGHED = ("augmented", "vae", "vae-own-norm", "vae-half-weight")
+# the few images; and varied real images, with the residual that keeps their detail, and without.
+WEIGHED = ("augmented", "vae", "vae-own-norm", "vae-half-weight", "vary-residual")
 REMEDIES = (*WEIGHED, "gated-pretrained", "vary", "vae-fifth-weight")
 
 
@@ -91,7 +91,7 @@ PLAN: tuple[Block, ...] = (
     Block("clothing", 50),
     Block("fashion", 50),
     # ----
-    # Shares two arms with the block below.
+    # Shares three arms with the block below. The last of its arms was brought forward when the others had been run.
     Block("clothing", 100, WEIGHED, title="remedies"),
     Block("clothing", 100),
     # Fresh seeds: all arms of a seed on one machine.
