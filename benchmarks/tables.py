@@ -327,6 +327,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "scaling": scaling,
     "usefulness-clothing": usefulness("clothing"),
     "usefulness-clothing-test": usefulness("clothing", split="test"),
+    "usefulness-clothing-remedies": usefulness("clothing, remedies"),
     "usefulness-clothing-further": usefulness("clothing, further arms"),
     "usefulness-fashion": usefulness("fashion"),
     "usefulness-fashion-further": usefulness("fashion, further arms"),

@@ -81,7 +81,8 @@ class Block:
 
 
 # In the order of importance. The seeds of the blocks up to the line were not fixed before they were run: of Fashion-
-# MNIST at 20 per class as many were run as there was time for. What follows was written down before its first cell ran.
+# MNIST at 20 per class as many were run as there was time for; but for the fifth at 50. What follows was written down
+# before its first cell ran, all but the varied images of the first block.
 PLAN: tuple[Block, ...] = (
     Block("clothing", 20),
     Block("fashion", 20, seeds=range(16)),
@@ -91,7 +92,7 @@ PLAN: tuple[Block, ...] = (
     Block("clothing", 50),
     Block("fashion", 50),
     # ----
-    # Shares three arms with the block below. The last of its arms was brought forward when the others had been run.
+    # Shares three arms with the block below.
     Block("clothing", 100, WEIGHED, title="remedies"),
     Block("clothing", 100),
     # Fresh seeds: all arms of a seed on one machine.
