@@ -125,12 +125,9 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=400, help="images asked for (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=700, help="of training a classifier (default: %(default)s)")
     parser.add_argument("--capacity", type=int, default=2560, help="of the pool (default: %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="fewer of all, saved to results/quick")
     arguments = parser.parse_args()
     if arguments.path is None:
         parser.error(f"expected the author's generator.pth: name it, or set {data.CWGAN}")
-    if arguments.quick:
-        arguments.n, arguments.steps, arguments.capacity = 50, 200, 80
     torch.set_num_threads(1)
     results = measure(arguments.path, n=arguments.n, steps=arguments.steps, capacity=arguments.capacity)
     for name, row in results.items():
@@ -142,7 +139,7 @@ def main() -> None:
         "capacity": arguments.capacity,
         "digits of each classifier": _HALF,
     }
-    path = common.save("gates", settings, results, unit="share of images", packages=["mlxtend"], quick=arguments.quick)
+    path = common.save("gates", settings, results, unit="share of images", packages=["mlxtend"])
     print(f"written to {path}")
 
 
