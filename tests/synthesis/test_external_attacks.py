@@ -89,6 +89,8 @@ def saved(values, how):
     return out.getvalue()
 
 
+# Shares its parts: small, until it is printed or hashed.
+PAIRS = b"K\x01\x85q\x00" + b"h\x00\x86q\x00" * 60
 GIGABYTE = b"\x8a\x05" + (1 << 30).to_bytes(5, "little")
 BOMBS = {
     "bytearray": b"c__builtin__\nbytearray\n" + calls("__builtin__", "bytearray", GIGABYTE) + b"\x85R",
@@ -100,6 +102,10 @@ BOMBS = {
     "shapes": b"(" + b"K\x01" * 50_000 + b"tq\x00"
     + b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000"
     b"X\x03\x00\x00\x00cpuK\x01tQK\x00h\x00h\x00tR",
+    "pairs of pairs": PAIRS,
+    "a storage of pairs": b"(" + PAIRS + b"ctorch\nFloatStorage\nX\x01\x00\x00\x000tQ",
+    "a storage named by pairs": b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + PAIRS
+    + b"X\x03\x00\x00\x00cpuK\x01tQ",
     "a long integer": b"\x8b\xff\xff\xff\x7f",
     "a far memo": b"Nr\xff\xff\xff\xff",
 }  # fmt: skip
@@ -124,6 +130,16 @@ def test_a_pickle_of_millions_of_instructions_is_refused(tmp_path, little_memory
 def test_pickles_are_put_where_they_are_read(tmp_path, how):
     (tmp_path / "g.pth").write_bytes(saved(b"\x80\x02}X\x01\x00\x00\x00aK\x07s.", how))
     with pytest.raises(ValueError, match=r"the keys 'a' \(int\)"):
+        load(tmp_path / "g.pth", net=Generator())
+
+
+@pytest.mark.parametrize("how", ["zip", "bare"])
+def test_a_storage_is_of_one_type(tmp_path, how):
+    torch.save({"a": torch.ones(3), "b": torch.ones(3).int()}, tmp_path / "two.pth")
+    with zipfile.ZipFile(tmp_path / "two.pth") as archive:
+        pickled = archive.read("two/data.pkl")
+    (tmp_path / "g.pth").write_bytes(saved(pickled.replace(b"X\x01\x00\x00\x001", b"X\x01\x00\x00\x000"), how))
+    with pytest.raises(ValueError, match="the storage 0 is of two types"):
         load(tmp_path / "g.pth", net=Generator())
 
 

@@ -65,6 +65,8 @@ def test_a_checkpoint_with_optimisers_and_numbers_is_read(archive):
     [
         (torch.ones(2, 2).to_sparse(), "holds more than dense tensors"),
         (torch.ones(2, 2, device="meta"), "holds more than dense tensors"),
+        (torch.ones(2, dtype=torch.complex64).conj(), "the conjugate or the negative of what is stored"),
+        (torch.ones(2, dtype=torch.complex64).conj().imag, "the conjugate or the negative of what is stored"),
         (torch.ones(1, 2).expand(9, 2), r"a tensor of shape \(9, 2\) is said to be in a storage of 2 values"),
         (4, r"the keys 'a' \(int\)"),
         ({}, r"the keys 'a' \(dict\)"),

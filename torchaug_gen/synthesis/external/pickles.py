@@ -137,14 +137,13 @@ def _open_stream(content: bytes) -> tuple[Any, Callable[[StorageAt], bytearray]]
     """Open what PyTorch before 1.6 wrote: pickles one after the other, then the storages."""
     file = io.BytesIO(content)
     if (magic := follow(file)) != _MAGIC:
-        raise ValueError(f"it begins with {str(magic)[:40]!r}, which PyTorch did not write")
+        raise ValueError(f"it begins with {_brief(magic)}, which PyTorch did not write")
     if (protocol := follow(file)) != _PROTOCOL:
-        raise ValueError(f"its protocol must be {_PROTOCOL}, got {protocol!r}")
+        raise ValueError(f"its protocol must be {_PROTOCOL}, got {_brief(protocol)}")
     _check_byteorder("little" if follow(file)["little_endian"] else "big")
-    dtypes: dict[str, torch.dtype] = {}
-    values = follow(file, dtypes)
+    values = follow(file, dtypes := {})
     buffers = {}
-    for key in follow(file):
+    for key in map(_text, follow(file)):
         size = int.from_bytes(file.read(8), "little", signed=True) * dtypes[key].itemsize
         if not 0 <= size <= len(content) - file.tell():
             raise ValueError(f"the storage {key} says it has {size} bytes, more than there are")
@@ -167,6 +166,7 @@ def follow(file: io.BytesIO, dtypes: dict[str, torch.dtype] | None = None) -> An
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
+    dtypes = {} if dtypes is None else dtypes
     for count, (opcode, argument, _) in enumerate(genops(file)):
         if count > _MAX_INSTRUCTIONS:
             raise ValueError(f"it has more than {_MAX_INSTRUCTIONS:,} instructions")
@@ -201,7 +201,7 @@ def follow(file: io.BytesIO, dtypes: dict[str, torch.dtype] | None = None) -> An
                 raise RefusedError(f"it sets attributes of a {type(stack[-1]).__name__}")
         elif name == "BINPERSID":
             storage = _storage(*stack.pop())
-            if dtypes is not None and dtypes.setdefault(storage.key, storage.dtype) != storage.dtype:
+            if dtypes.setdefault(storage.key, storage.dtype) != storage.dtype:
                 raise ValueError(f"the storage {storage.key} is of two types")
             stack.append(storage)
         elif name not in ("PROTO", "STOP"):
@@ -253,16 +253,19 @@ def _made(call: object, arguments: object) -> Any:
 def _storage(kind: object, dtype: object, key: object, *rest: Any) -> StorageAt:
     """Return where a storage is; what follows its key are its device, its length, and what part of another it is."""
     if kind != "storage" or not isinstance(dtype, torch.dtype):
-        raise RefusedError(f"a {str(kind)[:40]!r} beside tensors")
+        raise RefusedError(f"a {_brief(kind)} beside tensors")
     view = rest[2] if len(rest) > 2 else None
-    return StorageAt(str(key), dtype, 0 if view is None else _whole(view[1]))
+    return StorageAt(_text(key), dtype, 0 if view is None else _whole(view[1]))
 
 
 def _empty() -> OrderedDict[Any, Any]:
     return OrderedDict()
 
 
-def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> TensorAt:
+def _tensor(storage: object, offset: object, size: object, stride: object, *rest: object) -> TensorAt:
+    # Behind whether it has a gradient, and its hooks.
+    if any(rest[2:]):
+        raise RefusedError("a tensor that is the conjugate or the negative of what is stored")
     if not isinstance(storage, StorageAt) or not isinstance(size, tuple) or not isinstance(stride, tuple):
         raise ValueError(f"a tensor lies in a {type(storage).__name__}")
     if len(size) != len(stride) or len(size) > _MAX_DIMENSIONS:
@@ -288,6 +291,17 @@ def _whole(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
         raise ValueError(f"an integer of at least 0 is missing, got a {type(value).__name__}")
     return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"a text is missing, got a {type(value).__name__}")
+    return value
+
+
+def _brief(value: object) -> str:
+    """Return what to call a value in an error: a tuple of itself twice, sixty times over, takes for ever to print."""
+    return repr(value)[:40] if isinstance(value, str | int) else type(value).__name__
 
 
 def _check_byteorder(order: str) -> None:
