@@ -162,8 +162,13 @@ def command() -> str:
     """Return how this process was started, without where anything lies: that is nobody's business."""
     program = Path(sys.argv[0])
     module = f"-m benchmarks.{program.stem}" if program.parent == Path(__file__).parent else program.name
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
-    return " ".join(["python", module, *words])
+    return " ".join(["python", module, *map(_without_place, sys.argv[1:])])
+
+
+def _without_place(word: str) -> str:
+    """Return an argument, ``PATH`` or ``NAME=PATH``, with the last part alone of an absolute path."""
+    name, equals, value = word.rpartition("=")
+    return f"{name}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def load(path: Path) -> dict[str, Any]:

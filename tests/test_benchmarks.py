@@ -206,8 +206,8 @@ def test_a_quick_run_is_kept_apart(tmp_path, monkeypatch):
 
 def test_the_command_says_nothing_of_where_things_lie(monkeypatch):
     script = str(common.RESULTS.parent / "shards.py")
-    monkeypatch.setattr(common.sys, "argv", [script, "/home/somebody/photographs", "--quick"])
-    assert common.command() == "python -m benchmarks.shards photographs --quick"
+    monkeypatch.setattr(common.sys, "argv", [script, "/home/somebody/photographs", "--data", "a=/home/b", "c=d/e"])
+    assert common.command() == "python -m benchmarks.shards photographs --data a=b c=d/e"
 
 
 def test_documents_are_not_changed_by_validation():
