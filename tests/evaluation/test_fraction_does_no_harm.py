@@ -134,7 +134,7 @@ def test_those_trained_on_each_fold_do_no_harm(kind, per_class, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("per_class", [10, 20])
 def test_one_that_may_help_or_hurt_does_no_harm(per_class, tmp_path):
-    """Trained on 300 others of each class: a gain of a few points at 10, which folds of so few cannot show, a loss at 20.
+    """Trained on 300 others of each class: a small gain at 10, which folds of so few cannot show, and a loss at 20.
 
     That what surely gains is chosen is a property of :mod:`test_fraction`.
     """
