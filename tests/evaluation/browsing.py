@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,21 @@ frame.srcdoc = {page};
 </script>"""
 
 
+@cache
+def _found() -> str | None:
+    return next((path for name in _NAMES if (path := shutil.which(name)) and _starts(path)), None)
+
+
+def _starts(path: str) -> bool:
+    """Say whether it is a browser: a file of its name may only ask for one, or be half of an installation."""
+    return subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
+
+
 def chromium() -> str:
     """Return the browser's command, or skip the test."""
-    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    found = _found()
     if found is None:
-        pytest.skip(f"needs Chromium: none of {', '.join(_NAMES)} is installed (Debian: apt-get install chromium)")
+        pytest.skip(f"needs Chromium: none of {', '.join(_NAMES)} starts (Debian: apt-get install chromium)")
     return found
 
 
