@@ -308,6 +308,33 @@ def test_a_mixed_stream_goes_on_behind_any_item(make, fraction, ranks, monkeypat
             assert list(map(key, resumed)) == whole
 
 
+class Positioned(Stream):
+    """One whose state says at its end that it has ended, and that begins where it was told to, once."""
+
+    start = done = 0
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state):
+        self.start = self.done = state["done"]
+
+    def __iter__(self):
+        start, self.start = self.start, 0
+        for index in range(start, self.n):
+            self.done = index + 1
+            yield torch.full((3, 4, 4), index, dtype=torch.uint8), index % 10
+
+
+def test_a_mixed_stream_begins_anew_behind_its_end(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        mixed = MixedIterableDataset(Positioned(12), NOISE, synthetic_fraction=0.8)
+        first = list(map(key, mixed))
+        assert list(map(key, mixed)) == first and len(first) > 10
+
+
 def test_a_mixed_stream_reads_nothing_of_what_came_before():
     for real, read in ((Real(), lambda real: len(real.loaded)), (Seekable(), lambda real: real.read)):
         state = begun(MixedIterableDataset(Real(), NOISE, synthetic_fraction=0.3), 40)

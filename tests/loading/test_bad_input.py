@@ -1,5 +1,7 @@
 """Each bad input raises, at construction or at the first batch, and says what was expected and what came."""
 
+from enum import Enum
+
 import kornia.augmentation as K
 import numpy as np
 import pytest
@@ -172,9 +174,10 @@ def test_a_later_batch_of_another_structure_is_named_and_left_behind(change, wor
     assert sum(len(batch["image"]) for batch in running) >= 4
 
 
-def test_a_constant_may_be_as_long_as_a_batch_by_chance():
+@pytest.mark.parametrize("mixing", ["extend", "replace"])
+def test_a_constant_may_be_as_long_as_a_batch_by_chance(mixing):
     batches = [{"image": X[:n], "label": Y[:n], "names": ["a", "b", "c"]} for n in (4, 3)]
-    assert [batch["names"] for batch in mixed(batches, 0.3, mixing="extend")] == [["a", "b", "c"]] * 2
+    assert [batch["names"] for batch in mixed(batches, 0.3, mixing=mixing)] == [["a", "b", "c"]] * 2
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
@@ -235,6 +238,10 @@ class NamedSplit:
         return "NamedSplit('test')"
 
 
+class Part(str, Enum):  # noqa: UP042  (a StrEnum prints like its value)
+    TEST = "test"
+
+
 EVALUATES = "but the loader mixes in synthetic items; use the inner loader to evaluate, or pass allow_eval=True"
 
 
@@ -245,6 +252,7 @@ EVALUATES = "but the loader mixes in synthetic items; use the inner loader to ev
         ({"split": "test"}, "Split has split='test'"),
         ({"split": "VAL"}, "Split has split='VAL'"),
         ({"split": NamedSplit()}, r"Split has split=NamedSplit\('test'\)"),
+        ({"split": Part.TEST}, "Split has split=<Part.TEST: 'test'>"),
         ({"split": "unlabeled", "train": False}, "Split has train=False"),
     ],
 )

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from fakes import CLASSES, SIZE, Coded, Drawn, coded_batches, image, mixed, real_ids, same, stock
-from torch.utils.data import DataLoader
+from fakes import CLASSES, SIZE, Coded, CodedStream, Drawn, coded_batches, image, mixed, real_ids, same, stock
+from torch.utils.data import DataLoader, get_worker_info
 
 from torchaug_gen import AugmentedLoader, SyntheticPool
 from torchaug_gen.synthesis.gates.gated import GatedSynthesizer
@@ -167,6 +167,38 @@ def test_a_killed_worker_is_noticed(persistent, prefetch):
     del running
     assert loader.state_dict()["epoch"] == 0
     assert real_ids(next(iter(loader))[0]) == [0, 1, 2, 3] and len(list(loader)) == 15
+
+
+class DeadlyStream(CodedStream):
+    """A stream that kills one of its workers, where it is told to."""
+
+    deadly = False
+
+    def __iter__(self):
+        for number, item in enumerate(super().__iter__()):
+            if self.deadly and number == 9 and get_worker_info().id == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield item
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be positioned")
+@pytest.mark.usefixtures("nothing_left")
+def test_a_worker_that_is_killed_on_the_way_to_a_position_is_noticed():
+    data = DeadlyStream(60)
+    make = lambda: mixed(DataLoader(data, 4, num_workers=2), 0.0, tag="t", mixing="extend")  # noqa: E731
+    loader, other = make(), make()
+    running = iter(loader)
+    for _ in range(10):
+        next(running)
+    state = loader.state_dict()
+    rest = list(running)
+    other.load_state_dict(state)
+    data.deadly = True
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        next(iter(other))
+    # It has not begun: the next try goes on there.
+    data.deadly = False
+    assert same(list(other), rest)
 
 
 @pytest.mark.usefixtures("nothing_left", "heeds_ctrl_c")

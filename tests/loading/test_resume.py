@@ -444,6 +444,35 @@ def test_the_number_of_workers_may_not_change_in_a_stream():
     assert json.dumps(other.state_dict()) == json.dumps(loader.state_dict())
 
 
+class Counted(Listed):
+    """A loader with a state of its own, whose words are also ours."""
+
+    done = 0
+
+    def __iter__(self):
+        while self.done < len(self):
+            self.done += 1
+            yield self[self.done - 1]
+        self.done = 0
+
+    def state_dict(self):
+        return {"states": [self.done], "left": len(self) - self.done}
+
+    def load_state_dict(self, state):
+        [self.done] = state["states"]
+
+
+def test_the_state_of_a_loader_may_have_any_keys():
+    check(lambda: mixed(Counted(coded_batches(23, 4), batch_size=4), 0.3, mixing="extend"), every=2)
+
+
+def test_states_without_that_of_this_rank_are_refused_by_what_differs():
+    make = lambda rank, ranks: mixed(DataLoader(DATA, 4, sampler=DistributedSampler(DATA, ranks, rank)))  # noqa: E731
+    states = [make(rank, 2).state_dict() for rank in range(2)]
+    with pytest.raises(ValueError, match="saved with ranks=2, but this loader has ranks=4"):
+        make(3, 4).load_state_dict(states)
+
+
 class Once:
     """A transform that raises at its first call."""
 

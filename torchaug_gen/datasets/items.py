@@ -36,10 +36,15 @@ class SyntheticItems:
 
     def imitate(self, item: Any, real: Any) -> None:
         """Make a synthesizer's items look like ``item``, or like the first of ``real`` where there is none at hand."""
-        if self._template is None and draws(self.source):
+        if self.needs_example:
             if item is None and isinstance(real, IterableDataset):
                 item = next(iter(real))
             self._template = Template(real[0] if item is None else item, self.source)
+
+    @property
+    def needs_example(self) -> bool:
+        """Whether it is not known yet what items have to look like."""
+        return self._template is None and draws(self.source)
 
     def checked(self, item: Any) -> Any:
         """Return a real item, or raise ``ValueError`` where it cannot stand beside synthetic ones."""

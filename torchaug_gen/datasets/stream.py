@@ -122,6 +122,8 @@ class MixedIterableDataset(IterableDataset[Any]):
 
     def _imitate_the_first(self) -> None:
         """Have synthetic items look like the first real one, where this consumer has seen none."""
+        if not self._synthetic.needs_example:
+            return
         state = state_of(self.dataset)
         self._synthetic.imitate(None, self.dataset)
         if state is not None:

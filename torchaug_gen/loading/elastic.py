@@ -37,7 +37,8 @@ def own(state: Any, inner: Inner) -> Any:
         return joined(states, dataset, inner.fingerprint, rank=inner.rank)
     # Where nothing has changed, its own is exact.
     own = (each for each in states if isinstance(each, Mapping) and each.get("rank") == inner.rank.index)
-    return state if isinstance(state, Mapping) else next(own, state)
+    # Another's, where it has none, is refused by what differs.
+    return next(own, states[0] if states else state)
 
 
 def _is_for_others(state: Any, inner: Inner) -> bool:

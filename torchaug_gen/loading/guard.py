@@ -1,5 +1,6 @@
 """The guard that keeps synthetic items out of evaluations."""
 
+from enum import Enum
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ def check_not_evaluating(loader: Any) -> None:
         raise ValueError(f"gradients are off, as in an evaluation, {advice}")
     for dataset in unwrapped(getattr(loader, "dataset", None)):
         split = getattr(dataset, "split", None)
-        # Not only of a str: Hugging Face's NamedSplit prints like one.
-        if str(split).lower() in _EVALUATION_SPLITS:
+        # Not only of a str: Hugging Face's NamedSplit prints like one. A str that is an Enum prints its class too.
+        name = split.value if isinstance(split, Enum) else split
+        if str(name).lower() in _EVALUATION_SPLITS:
             raise ValueError(f"{type(dataset).__name__} has split={split!r}, {advice}")
         if getattr(dataset, "train", None) is False:
             raise ValueError(f"{type(dataset).__name__} has train=False, {advice}")

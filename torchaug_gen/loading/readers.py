@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -224,7 +224,7 @@ class StatefulReader(Reader):
 
     def check(self, position: Any) -> None:
         """Raise ``ValueError`` where torchdata's loader would fail with a bare assertion, or not know the state."""
-        if isinstance(position, Mapping) and ("states" in position or "left" in position):
+        if streams.is_position(position):
             raise ValueError(
                 f"the state was saved over a plain DataLoader, but this one is another: {streams.PLAIN_GOES_ON}"
             )
@@ -256,17 +256,17 @@ class RepeatingReader(Reader):
     def read(self, epoch: int, position: Any = None) -> Reading:
         """Begin a pass; batches before the position are read and thrown away, with a warning."""
         raw = iter(self.loader) if self._twin is None else self._twin.read(epoch).raw
-        if position:
-            if not isinstance(self.loader, Sequence):
-                warnings.warn(
-                    f"{_name(self.loader)} cannot be positioned: {position} batches are read and thrown away to resume "
-                    "behind them, which is exact only where it delivers the same again; give the data set "
-                    "seek(position), or state_dict() and load_state_dict(state)",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-            _skip(raw, position)
-        return Reading(raw, position or 0)
+        if position and not isinstance(self.loader, Sequence):
+            warnings.warn(
+                f"{_name(self.loader)} cannot be positioned: {position} batches are read and thrown away to resume "
+                "behind them, which is exact only where it delivers the same again; give the data set "
+                "seek(position), or state_dict() and load_state_dict(state)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        reading = Reading(raw)
+        _skip(reading, position or 0)
+        return reading
 
     @property
     def shared_by_ranks(self) -> bool:
@@ -287,14 +287,16 @@ def reader_of(loader: Any, *, seed: int, regroup: order.Regroup | None, rank: Sh
     return RepeatingReader(loader, TwinReader(loader, seed=seed, regroup=None, rank=rank))
 
 
-def _skip(raw: Iterator[Any], batches: int) -> None:
+def _skip(reading: Reading, batches: int) -> None:
     """Read batches and throw them away, as far as there are any."""
     for _ in range(batches):
         try:
-            next(raw)
+            next(reading)
         except StopIteration:
             return
         except Exception:
+            if reading.broken:
+                raise
             # It was raised when the pass came here first, and had its place as a batch.
             continue
 

@@ -262,7 +262,9 @@ class Source:
     def _take(self, batch: Any, n: int, rows: Tensor) -> Any:
         """Return the batch with only these rows in every column."""
         values = {
-            path: batches.take(value, rows) for path, value in self._columns(batch, n) if batches.is_column(value, n)
+            path: batches.take(value, rows)
+            for path, value in self._columns(batch, n)
+            if path not in self._constants and batches.is_column(value, n)
         }
         images = batches.get(batch, self._known_fields.images)
         if not len(rows) and n and not isinstance(images, Tensor):

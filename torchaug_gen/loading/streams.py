@@ -26,6 +26,10 @@ PLAIN_GOES_ON = (
 )
 
 
+# Of a position.
+_KEYS = {"workers", "turn", "items", "states", "ended"}
+
+
 class Marked(NamedTuple):
     """A batch as a worker sends it, or what was raised in making it of its items."""
 
@@ -123,9 +127,15 @@ class Marking:
             return None, error if worker is None else ExceptionWrapper(where=where)
 
 
+def is_position(position: Any) -> bool:
+    """Say whether a position is one in streams of a plain ``DataLoader``, or what such an epoch has left."""
+    # All of its keys: a loader's own state may have some of them too.
+    return isinstance(position, Mapping) and set(position) in ({"left"}, _KEYS)
+
+
 def check_position(position: Any) -> None:
     """Raise ``ValueError`` where a position is none of a :class:`StreamReading`."""
-    if not isinstance(position, Mapping) or "states" not in position:
+    if not is_position(position):
         raise ValueError(
             "the state was not saved over a plain DataLoader, so that what its workers had delivered is unknown: "
             f"{PLAIN_GOES_ON}"
