@@ -18,6 +18,7 @@ from torchaug_gen.evaluation.experiment import run as run_module
 from torchaug_gen.evaluation.experiment import sources as sources_module
 from torchaug_gen.evaluation.experiment.arms import ARMS, check_arms
 from torchaug_gen.evaluation.experiment.bank import Bank, drawn
+from torchaug_gen.evaluation.experiment.cell import run_cell
 from torchaug_gen.evaluation.experiment.data import from_images, load_folder, training_set
 from torchaug_gen.evaluation.experiment.probe import tell_apart
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
@@ -517,6 +518,14 @@ def test_a_process_that_ends_is_explained(data, tmp_path, monkeypatch):
     settings = ExperimentSettings(per_class=(4,), arms=("real",), **TINY)
     with pytest.raises(RuntimeError, match="under if __name__ == '__main__'"):
         run_experiment(data, settings, out=tmp_path, workers=2, progress=False)
+
+
+def test_the_gap_of_a_split_is_from_its_own_accuracy(data, tmp_path):
+    parts, settings = replace(data, splits={"test": 21, "validation": 39}), ExperimentSettings(per_class=(4,), **TINY)
+    cell = run_cell("real", Sources(parts, training_set(parts, 4, seed=0), settings, Group(4, 0), tmp_path))
+    assert set(cell["splits"]) == {"test", "validation"}
+    for own in cell["splits"].values():
+        assert own["gap"] == pytest.approx(cell["train_accuracy"] - own["accuracy"])
 
 
 def test_later_seeds_are_the_same_as_when_all_are_run():

@@ -29,10 +29,10 @@ def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, 
 
     Returns:
         The scores on the test images (``accuracy``, ``macro_f1``, ``calibration_error``, ``loss``), on the training
-        images (``train_accuracy``, ``train_loss``) and their ``gap``; ``splits`` with the scores of each held-out
-        split where there are several; ``real_or_synthetic``, how well a probe tells them apart; what a gate did;
-        ``seconds`` of CPU time; and the ``machine``, since processors and versions of PyTorch round differently, and
-        pairs are only as equal as these are.
+        images (``train_accuracy``, ``train_loss``) and their ``gap``; ``splits`` with the scores and gap of each
+        held-out split where there are several; ``real_or_synthetic``, how well a probe tells them apart; what a gate
+        did; ``seconds`` of CPU time; and the ``machine``, since processors and versions of PyTorch round differently,
+        and pairs are only as equal as these are.
     """
     arm, data, settings = ARMS[name], sources.data, sources.settings
     start = time.process_time()
@@ -65,7 +65,10 @@ def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, 
     if len(data.splits) > 1:
         sizes = list(data.splits.values())
         parts = zip(data.splits, logits.split(sizes), data.test.labels.split(sizes), strict=True)
-        result["splits"] = {split: asdict(score_logits(*part)) for split, *part in parts}
+        scores = {split: score_logits(*part) for split, *part in parts}
+        result["splits"] = {
+            split: asdict(own) | {"gap": train.accuracy - own.accuracy} for split, own in scores.items()
+        }
     if slots is not None and arm.needs is not None:
         result["real_or_synthetic"] = tell_apart(data.test.images, slots.images, seed=seed)
     seconds = round(time.process_time() - start, 2)
