@@ -54,7 +54,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         begin, end = 0, len(content)
         if (asked := self.headers.get("Range")) and not faults.rules.get("no ranges"):
             first, _, last = asked.removeprefix("bytes=").partition("-")
-            begin, end = int(first), int(last) + 1 if last else end
+            begin, end = int(first), min(int(last) + 1, end) if last else end
+            if begin >= len(content):
+                return self._status(416)
             status, headers["Content-Range"] = 206, f"bytes {begin}-{end - 1}/{len(content)}"
         part = content[begin:end]
         spoilt = name.endswith(".tar")

@@ -77,7 +77,7 @@ def consumer(worker=0, workers=0, rank=0, ranks=1):
     kept = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(ranks))
     if workers:
-        _utils.worker._worker_info = WorkerInfo(id=worker, num_workers=workers, seed=0, dataset=None)
+        _utils.worker._worker_info = WorkerInfo(id=worker, num_workers=workers, seed=worker, dataset=None)
     try:
         yield
     finally:

@@ -1,3 +1,4 @@
+import copy
 import http.server
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
-from shard_files import FIELDS, encoded, labels_of, make_shards, picture, sample, shown, tar
+from shard_files import FIELDS, consumer, encoded, labels_of, make_shards, picture, sample, shown, tar
 from torch.utils.data import DataLoader
 
 from torchaug_gen.shards.index import index_folder
@@ -442,6 +443,23 @@ def test_an_epoch_of_nothing_is_an_error(tmp_path, index, workers):
     paths[3].with_suffix(".gone").rename(paths[3])
     assert len(list(loader)) == 2
     assert stream.stats == stats(read=9 if index is None or not workers else 18)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_an_epoch_of_nothing_is_an_error_whichever_worker_is_the_last(tmp_path, last):
+    (path,) = make_shards(tmp_path, [1], index=True)
+    stream = ShardStream(tmp_path, fields=FIELDS)
+    path.unlink()
+    # As of a fork, only memory is shared. The second worker has nothing to deliver.
+    forks = [copy.copy(stream) for _ in range(2)]
+    for fork in forks:
+        fork._faults = copy.copy(stream._faults)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with consumer(1 - last, 2):
+            assert list(forks[1 - last]) == []
+        with consumer(last, 2), pytest.raises(ValueError, match="nothing of the epoch could be delivered"):
+            list(forks[last])
 
 
 @pytest.mark.parametrize("index", ["auto", None])

@@ -58,6 +58,11 @@ def test_every_flipped_bit_in_a_header_raises():
             read(bytes(damaged))
 
 
+def test_names_of_the_highest_bytes_pass_the_checksum():
+    files = [("\udcff" * 150 + "/" + "\udcff" * 90 + ".x", b"1"), ("\udcff" * 99, b"2")]
+    assert read(tar(files, format=tarfile.USTAR_FORMAT, encoding="utf-8", errors="surrogateescape")) == files
+
+
 def test_a_name_like_the_start_of_something_else_is_no_matter():
     files = [("BZh.jpg", b"1"), ("PK.jpg", b"2")]
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT):

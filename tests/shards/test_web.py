@@ -2,8 +2,10 @@
 
 import re
 import signal
+import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from faulty_server import serving
@@ -11,7 +13,12 @@ from shard_files import FIELDS, labels_of, make_shards, rank_items
 from torch.utils.data import DataLoader
 
 from torchaug_gen.shards.index import INDEX_NAME
+from torchaug_gen.shards.order import Place
+from torchaug_gen.shards.remote import EndError
+from torchaug_gen.shards.spans import SpanReader
+from torchaug_gen.shards.stopping import Stop
 from torchaug_gen.shards.stream import KINDS, ShardStream
+from torchaug_gen.shards.web import _stoppable
 
 TOTAL = 12
 URLS = "{000..002}.tar"
@@ -224,6 +231,55 @@ def test_a_dead_shard_costs_its_tries_once(tmp_path, monkeypatch, way):
     assert made.stats["read"] == 1
     # Eight threads read parts at the same time, all others open the shard one by one.
     assert tries <= 5 * (8 if way == "parts" else 1) and took < 5
+
+
+def test_of_a_shard_cut_short_whatever_comes_before_its_end_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchaug_gen.shards.web.BACKOFF_S", 20.0)
+    served = tmp_path / "served"
+    (path,) = make_shards(served, [20], index=True)
+    whole = path.read_bytes()
+    with serving(served) as (url, faults):
+        made = ShardStream(f"{url}/000.tar", fields=FIELDS, shuffle=0)
+        place = made._catalogue.sample(0, 12)
+        path.write_bytes(whole[: place.files["png"].offset + 10])
+        reader = SpanReader(made._catalogue, ("png", "cls"), None)
+        # Threads meet the end before those that read what lies before it.
+        for late in (12, 19):
+            with pytest.raises(EndError, match="the shard ends before"):
+                reader.read(Place(0, late))
+        assert reader.read(Place(0, 3)).files["cls"] == b"3"
+        faults.log.clear()
+        with pytest.warns(RuntimeWarning, match="the shard ends before"):
+            assert labels_of(made) == list(range(12))
+        # Nobody tries again what will not come.
+        assert made.stats["read"] == 1 and len(faults.log) <= 20
+
+
+def test_a_connection_within_another_is_stopped_too():
+    ours, theirs = socket.socketpair()
+
+    class Connection:
+        sock = SimpleNamespace(socket=ours)
+
+        def getresponse(self):
+            return ours.recv(1)
+
+    manager = SimpleNamespace(pool_classes_by_scheme={"https": type("Pool", (), {"ConnectionCls": Connection})})
+    connection = _stoppable(manager).pool_classes_by_scheme["https"].ConnectionCls()
+    stop, came = Stop(), []
+
+    def read():
+        stop.heed()
+        came.append(connection.getresponse())
+
+    with ours, theirs:
+        thread = threading.Thread(target=read)
+        thread.start()
+        while not stop._sockets:
+            time.sleep(0.001)
+        stop.set()
+        thread.join(5)
+        assert not thread.is_alive() and came == [b""]
 
 
 def test_the_order_is_that_of_the_same_shards_on_a_disk(server, tmp_path):

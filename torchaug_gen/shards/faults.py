@@ -23,7 +23,8 @@ class Faults:
         self._skip, self._most = skip, most_in_a_row
         self._counts = torch.zeros(ROWS, len(KINDS), dtype=torch.int64).share_memory_()
         self._warned = torch.tensor([not warn]).share_memory_()
-        # In which pass each process is, as two numbers, and whether it came to the end of it without an item.
+        # In which pass each process is, as two numbers, and whether it came to the end of it without an item: 1 where
+        # it had none to deliver, and 2 where it met faults.
         self._empty = torch.zeros(ROWS, 3, dtype=torch.int64).share_memory_()
         self._passes, self._in_a_row, self._met, self._last = 0, 0, 0, ""
 
@@ -62,12 +63,13 @@ class Faults:
         """
         worker = get_worker_info()
         mine, ours = self._empty[row()], self._empty[:1]
-        mine[2] = not delivered
+        mine[2] = 0 if delivered else 1 + (self._met > met)
         if worker is not None:
             ours = self._empty[1 : 1 + worker.num_workers]
-        # Whoever comes last sees that all others are at the end of the same pass, and empty.
-        if self._met > met and not delivered and bool((ours == mine).all()):
-            raise ValueError(f"nothing of the epoch could be delivered, all of it was skipped; the last: {self._last}")
+        # Whoever comes last, also without a share, sees that all others are at the end of the same pass, and empty.
+        if bool((ours[:, :2] == mine[:2]).all() and (ours[:, 2] > 0).all() and (ours[:, 2] > 1).any()):
+            last = f"; the last: {self._last}" if self._met > met else ""
+            raise ValueError(f"nothing of the epoch could be delivered, all of it was skipped{last}")
 
     def report(self, kind: str, where: str, error: Exception) -> None:
         """Count a fault, or raise it.

@@ -20,7 +20,7 @@ from torchaug_gen.shards.order import GlobalOrder, Place
 from torchaug_gen.shards.remote import open_shard
 from torchaug_gen.shards.samples import Sample, group, split_name
 from torchaug_gen.shards.spans import ChecksumError, SpanReader
-from torchaug_gen.shards.tar import Member, TarError, walk_tar
+from torchaug_gen.shards.tar import TarError, walk_tar
 from torchaug_gen.shards.urls import scheme, shown
 
 # Positions that are worked out at a time.
@@ -138,16 +138,15 @@ class IndexedPass(ShardPass):
         return self._remainder.at(places[places < self._total] % max(self._left, 1))
 
     def _checked(self, place: Place, read: Callable[[], Sample[bytes]]) -> Sample[bytes] | None:
-        where = f"shard {shown(self._catalogue.urls[place.shard])}"
         try:
             return read()
         except OSError as error:
             # All its samples fail likewise, and are one fault together.
             self._lost.add(place.shard)
-            self._faults.report("read", where, error)
+            self._faults.report("read", f"shard {shown(self._catalogue.urls[place.shard])}", error)
         except ChecksumError as error:
-            key = self._catalogue.sample(*place).key
-            self._faults.report("checksum", f"{where}, sample {key!r}", error)
+            where, key = shown(self._catalogue.urls[place.shard]), self._catalogue.sample(*place).key
+            self._faults.report("checksum", f"shard {where}, sample {key!r}", error)
         return None
 
 
@@ -210,7 +209,10 @@ class StreamedPass(ShardPass):
         where, cached = shown(url), self._cache is not None and scheme(url) not in ("", "pipe")
         try:
             with self._cache.open(url, None) if cached and self._cache else open_shard(url) as stream:
-                yield from group(where, map(_named, walk_tar(stream, self._wants)), self._wanted)
+                # What a link stands for has gone by.
+                members = walk_tar(stream, self._wants)
+                files = ((name, content if target is None else None) for name, _, content, target in members)
+                yield from group(where, files, self._wanted)
         except TarError as error:
             self._faults.report("tar", f"shard {where}", error)
         except OSError as error:
@@ -219,8 +221,3 @@ class StreamedPass(ShardPass):
     def _wants(self, name: str) -> bool:
         parts = split_name(name)
         return parts is not None and parts[1] in self._wanted
-
-
-def _named(member: Member) -> tuple[str, bytes | None]:
-    """Return a file's name and content; what a link stands for has gone by."""
-    return member.name, member.content if member.target is None else None

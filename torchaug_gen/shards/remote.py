@@ -19,6 +19,10 @@ _EXIT_S = 10.0
 _BUFFER = 1 << 18
 
 
+class EndError(OSError):
+    """A shard ends before what is asked for."""
+
+
 @contextmanager
 def open_shard(url: str) -> Iterator[BinaryIO]:
     """Open a shard for reading from its first byte.
@@ -45,14 +49,20 @@ def read_range(url: str, start: int, end: int) -> bytes:
     """Return the bytes ``start..end`` of a remote shard.
 
     Raises:
-        OSError: it cannot be read, or ends before.
+        EndError: it ends before.
+        OSError: it cannot be read.
     """
     if scheme(url) in WEB:
-        return web.fetch(url, start=start, end=end, most=end - start)
+        try:
+            return web.fetch(url, start=start, end=end, most=end - start)
+        except web.WebError as error:
+            if error.status == web.BEHIND_THE_END:
+                raise EndError(f"the shard ends before the {end} bytes that were expected") from error
+            raise
     with _cloud_errors(), _filesystem(url) as (files, path):
         content: bytes = files.cat_file(path, start=start, end=end)
     if len(content) != end - start:
-        raise OSError(f"the shard ends after {start + len(content)} bytes, but {end} were expected")
+        raise EndError(f"the shard ends after {start + len(content)} bytes, but {end} were expected")
     return content
 
 

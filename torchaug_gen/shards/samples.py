@@ -70,7 +70,8 @@ def group(
         elif content is not None and (wanted is None or field in wanted):
             kept[field] = content
         seen.add(field)
-        _check_count(key, len(seen))
+        if len(seen) > _MOST_FIELDS:
+            raise _too_many(key)
     if key is not None:
         yield Sample(url, key, kept, repeated)
 
@@ -92,11 +93,11 @@ def gather(url: str, files: Iterable[tuple[str, Content | None]]) -> list[Sample
             continue
         twice = next((field for field in sample.files if field in known.files), None)
         known.files.update(sample.files)
-        _check_count(sample.key, len(known.files))
+        if len(known.files) > _MOST_FIELDS:
+            raise _too_many(sample.key)
         found[sample.key] = known._replace(repeated=known.repeated or sample.repeated or twice)
     return list(found.values())
 
 
-def _check_count(key: str, files: int) -> None:
-    if files > _MOST_FIELDS:
-        raise TarError(f"sample {key[:100]!r} has more than {_MOST_FIELDS} files")
+def _too_many(key: str) -> TarError:
+    return TarError(f"sample {key[:100]!r} has more than {_MOST_FIELDS} files")

@@ -11,7 +11,7 @@ from torchaug_gen.shards.cache import ShardCache
 from torchaug_gen.shards.catalogue import Catalogue
 from torchaug_gen.shards.index import Span
 from torchaug_gen.shards.order import Place
-from torchaug_gen.shards.remote import read_range
+from torchaug_gen.shards.remote import EndError, read_range
 from torchaug_gen.shards.samples import Sample
 from torchaug_gen.shards.urls import scheme, shown
 
@@ -28,7 +28,8 @@ class ChecksumError(ValueError):
 class SpanReader:
     """Reads samples of the shards of a catalogue, in any number of threads.
 
-    A shard that could not be read once is not tried again: each sample of it would fail after all tries.
+    A shard that could not be read once is not tried again: each sample of it would fail after all tries. One that ends
+    too early is: else it would depend on which thread is faster what is read of its beginning.
 
     Args:
         catalogue: of the shards.
@@ -52,8 +53,7 @@ class SpanReader:
         """
         found = self._catalogue.sample(place.shard, place.sample)
         spans = {field: span for field, span in found.files.items() if field in self._wanted}
-        with self._losing(place.shard):
-            files = self._files_of(place.shard, spans)
+        files = self._files_of(place.shard, spans)
         for field, span in spans.items():
             if zlib.crc32(files[field]) != span.crc32:
                 raise ChecksumError(f"field {field!r}: its bytes are not those that were indexed")
@@ -75,14 +75,15 @@ class SpanReader:
     def _range(self, shard: int, begin: int, end: int) -> bytes:
         url = self._catalogue.urls[shard]
         if scheme(url) and self._cache is None:
-            return read_range(url, begin, end)
+            with self._losing(shard):
+                return read_range(url, begin, end)
         file = self._file(shard, url)
         content = os.pread(file.number, end - begin, begin)
         # A read stops at 2 GiB, and at the end.
         while len(content) < end - begin:
             more = os.pread(file.number, end - begin - len(content), begin + len(content))
             if not more:
-                raise OSError(f"the shard ends after {begin + len(content)} bytes, within a sample")
+                raise EndError(f"the shard ends after {begin + len(content)} bytes, within a sample")
             content += more
         return content
 
@@ -111,6 +112,8 @@ class SpanReader:
             raise OSError(self._lost[shard])
         try:
             yield
+        except EndError:
+            raise
         except OSError as error:
             self._lost.setdefault(shard, str(error))
             raise

@@ -19,6 +19,9 @@ SLOWEST_BYTES_PER_S = 100
 TRIES = 5
 BACKOFF_S = 0.5
 
+# The status of a range that a file does not have.
+BEHIND_THE_END = 416
+
 _CONNECT_S = 10.0
 _PIECE = 1 << 18
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -56,7 +59,8 @@ def fetch(url: str, *, most: int, start: int = 0, end: int | None = None) -> byt
     """Return the bytes ``start..end`` of a file, all of it where no range is given.
 
     Raises:
-        WebError: a status that is no success, a server that sends no ranges, or more than ``most`` bytes.
+        WebError: a status that is no success, a server that sends no ranges, a file that ends before, or more than
+            ``most`` bytes.
         OSError: the network failed again and again.
     """
 
@@ -66,6 +70,8 @@ def fetch(url: str, *, most: int, start: int = 0, end: int | None = None) -> byt
                 raise WebError(
                     "the server sends no parts of files, so samples cannot be read one by one: give cache_dir"
                 )
+            if end is not None and answer.total is not None and answer.total < end:
+                raise WebError(f"the file ends after {answer.total} of {end} bytes", status=BEHIND_THE_END)
             size = answer.total if end is None else end
             if size is not None and size - start > most:
                 raise WebError(f"{size - start} bytes, but at most {most} are read")
@@ -251,7 +257,8 @@ def _stoppable(manager: Any) -> Any:
 
     def watched(kind: Any) -> Any:
         def getresponse(self: Any) -> Any:
-            stopping.wait_on(self.sock)
+            # Through a proxy's own encryption, a socket is within another.
+            stopping.wait_on(getattr(self.sock, "socket", self.sock))
             return kind.getresponse(self)
 
         return type(kind.__name__, (kind,), {"getresponse": getresponse})
