@@ -104,6 +104,40 @@ def test_the_last_batch_is_known_as_it_is_handed_over(make, prefetch):
     assert same(batches, list(mixed(make(), 0.3)))
 
 
+class Iterated(DataLoaderShard):
+    """An adapter that is iterated itself: it counts its epochs, tells them, and knows the last batch in time."""
+
+    iteration = 0
+
+    def set_epoch(self, epoch):
+        self.iteration = epoch
+        self.base_dataloader.sampler.set_epoch(epoch)
+
+    def __iter__(self):
+        self.set_epoch(self.iteration)
+        self.end_of_dataloader = False
+        for number, batch in enumerate(self.base_dataloader, 1):
+            self.end_of_dataloader = number == len(self)
+            yield batch
+        self.iteration += 1
+
+
+Iterated.__name__ = "DataLoaderShard"
+
+
+def test_off_an_adapter_is_seen_as_it_is():
+    data = Coded(23)
+    make = lambda: Iterated(DataLoader(data, 4, sampler=DistributedSampler(data, 1, 0)))  # noqa: E731
+    bare, loader = make(), AugmentedLoader(make())
+    bare.set_epoch(3)
+    loader.set_epoch(3)
+    for _ in range(2):
+        for expected, batch in zip(bare, loader, strict=True):
+            assert same([batch], [expected])
+            assert loader.end_of_dataloader == bare.end_of_dataloader
+    assert loader.iteration == bare.iteration == 5
+
+
 class DataLoaderDispatcher(DataLoaderShard):
     """One that reads on the first of several processes for all of them; it claims to be what it adapts."""
 

@@ -78,6 +78,25 @@ class Carries(Remembers):
     carries = True
 
 
+class Places(IterableDataset):
+    """A stream whose state is its place alone, which it goes on from when it is read next, and else from its start."""
+
+    def __init__(self, length=24):
+        self.length, self.done, self.asked = length, 0, 0
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state):
+        self.asked = state["done"]
+
+    def __iter__(self):
+        self.done, self.asked = self.asked, 0
+        while self.done < self.length:
+            self.done += 1
+            yield image(self.done - 1), self.done % CLASSES
+
+
 class Draws(Coded):
     """A data set with random transforms of its own, from all three global generators."""
 
@@ -276,6 +295,26 @@ def test_at_every_prefetch(mixing, prefetch, every):
 
     check(make, every)
     assert same(list(make(1)), list(make()))
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("make", [lambda: stateful(Places()), lambda: DataLoader(Places(), 4)])
+def test_behind_a_whole_epoch_of_a_stream_that_keeps_its_place(make, prefetch):
+    loader = mixed(make(), 0.3, prefetch=prefetch)
+    list(loader)
+    state = loader.state_dict()
+    whole = list(loader)
+    other = mixed(make(), 0.3, prefetch=prefetch)
+    other.load_state_dict(state)
+    assert len(whole) > 6 and same(list(other), whole)
+    assert same(list(other), list(loader))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_torchdata_loader_that_was_asked_for_its_state(workers):
+    asked = stateful(DATA, shuffle=True, num_workers=workers)
+    asked.state_dict()
+    assert same(list(mixed(asked, 0.3)), list(mixed(stateful(DATA, shuffle=True), 0.3)))
 
 
 class Spoilt:

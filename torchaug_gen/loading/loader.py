@@ -161,10 +161,11 @@ class AugmentedLoader(Generic[Batch]):
             allow_eval=allow_eval,
         )
         self._inner = Inner(loader, self._settings)
-        if self._inner.gradients is not None:
+        if self._inner.gradients is not None and not self._settings.off:
             # Our own, not the adapter's: no item of the last batch is a filler to be cut off.
             vars(self).update(end_of_dataloader=False, remainder=-1)
-        self._epochs = Epochs(self._inner.loader)
+        # An adapter that is iterated itself counts epochs too, and tells them.
+        self._epochs = Epochs(loader if self._settings.off else self._inner.loader)
         self._current: weakref.ref[Pass] | None = None
         self._reader: Reader | None = None
         self._bookmark = Bookmark(self._inner, synthesizer)

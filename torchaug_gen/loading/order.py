@@ -184,6 +184,8 @@ def twin_of(loader: DataLoader[Any], order: SeededOrder | None, generator: torch
     settings = twin.__dict__
     settings["generator"] = generator
     settings["_iterator"] = None
+    # torchdata's loader has an iterator in store once it was asked for its state, as by Accelerate; the twin has none.
+    settings["_initial_iter_for_state_dict"] = False
     if order is not None:
         settings["sampler" if loader.batch_sampler is None else "batch_sampler"] = order
     return twin
@@ -191,7 +193,7 @@ def twin_of(loader: DataLoader[Any], order: SeededOrder | None, generator: torch
 
 def refresh(twin: DataLoader[Any], loader: DataLoader[Any]) -> None:
     """Pass on to a twin what was set on the user's loader since: workers, ``collate_fn``, ``timeout``."""
-    own = {"generator", "_iterator", "sampler", "batch_sampler"}
+    own = {"generator", "_iterator", "_initial_iter_for_state_dict", "sampler", "batch_sampler"}
     vars(twin).update({name: value for name, value in vars(loader).items() if name not in own})
 
 

@@ -151,6 +151,8 @@ class StreamReader(TwinReader):
             dataset.resume(codec.decode(position["left"]))
             position = None
         start = streams.Start(position, max(workers, 1))
+        # The data set's state may tell where the pass before has ended, and not where the next one begins.
+        anew = (lambda: iter(self.twin)) if streams.is_over(position) and not workers else None
         settings = vars(self.twin)
         settings["collate_fn"] = streams.Marking(self.loader.collate_fn, self.loader.batch_size, self.loader.dataset)
         if workers:
@@ -160,7 +162,7 @@ class StreamReader(TwinReader):
         if position is None or not workers:
             # Also of workers that will not have delivered anything when a state is saved.
             start.states = [streams.state_text(dataset)] * max(workers, 1)
-        return streams.StreamReading(iter(self.twin), start, workers, self.loader.dataset)
+        return streams.StreamReading(iter(self.twin), start, workers, dataset, anew=anew)
 
     def check(self, position: Any) -> None:
         """Raise ``ValueError`` where the position is that of another kind of loader, or number of workers."""
@@ -183,8 +185,15 @@ class StreamReader(TwinReader):
 class StatefulReading(Reading):
     """A reading of a loader that has a state of its own, which is taken behind each batch."""
 
-    def __init__(self, raw: Iterator[Any], state_of: Callable[[], Any], position: Any) -> None:
-        super().__init__(raw, position)
+    def __init__(
+        self,
+        raw: Iterator[Any],
+        state_of: Callable[[], Any],
+        position: Any,
+        *,
+        anew: Callable[[], Iterator[Any]] | None = None,
+    ) -> None:
+        super().__init__(raw, position, anew=anew)
         self._state_of = state_of
 
     def _advance(self, batch: Any) -> Any:
@@ -220,7 +229,8 @@ class StatefulReader(Reader):
         if position is None and not hasattr(loader, "set_epoch"):
             # What knows no epochs may begin this one from where it ended the last.
             position = codec.encode(loader.state_dict(), where="the inner loader's state")
-        return StatefulReading(raw, loader.state_dict, position)
+        anew = (lambda: iter(loader)) if streams.is_over(position) else None
+        return StatefulReading(raw, loader.state_dict, position, anew=anew)
 
     def check(self, position: Any) -> None:
         """Raise ``ValueError`` where torchdata's loader would fail with a bare assertion, or not know the state."""

@@ -1,7 +1,7 @@
 """Reading: the batches of one pass over the inner loader, and the position behind each."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -15,6 +15,8 @@ class Reading(Iterator[Any]):
         raw: the inner loader's own iterator.
         position: where it stands.
         private: a context for each batch in which the global generators are private.
+        anew: begins the pass once more if nothing comes of it, as where the data set was given the place that it had
+            behind the pass before; ``None`` where that means that there is nothing.
 
     Attributes:
         raw: see above.
@@ -22,13 +24,31 @@ class Reading(Iterator[Any]):
         broken: whether a worker died, so that nothing more comes.
     """
 
-    def __init__(self, raw: Iterator[Any], position: Any = 0, *, private: Any = None) -> None:
+    def __init__(
+        self,
+        raw: Iterator[Any],
+        position: Any = 0,
+        *,
+        private: Any = None,
+        anew: Callable[[], Iterator[Any]] | None = None,
+    ) -> None:
         self.raw, self.position = raw, position
+        self._anew = anew
         self._private = private or nullcontext()
         self.broken = False
         self._seconds = 0.0
 
     def __next__(self) -> Any:
+        anew, self._anew = self._anew, None
+        try:
+            return self._read()
+        except StopIteration:
+            if anew is None:
+                raise
+        self.raw = anew()
+        return self._read()
+
+    def _read(self) -> Any:
         if self.broken:
             raise StopIteration
         start = time.perf_counter()

@@ -152,6 +152,13 @@ def torchdata_workers(position: Any) -> int | None:
     return 0 if "_num_yielded" in position else None
 
 
+def is_over(position: Any) -> bool:
+    """Say whether a position is that behind a whole pass over a data set that was read in its own process."""
+    if torchdata_workers(position) == 0:
+        return bool(position.get("_iterator_finished"))
+    return isinstance(position, Mapping) and bool(position.get("over"))
+
+
 def state_text(dataset: Any) -> str:
     """Return the state of a data set as JSON, or nothing where it has none."""
     if not callable(getattr(dataset, "state_dict", None)):
@@ -162,8 +169,16 @@ def state_text(dataset: Any) -> str:
 class StreamReading(Reading):
     """A reading that counts what each worker has delivered."""
 
-    def __init__(self, raw: Iterator[Any], start: Start, workers: int, dataset: Any) -> None:
-        super().__init__(raw)
+    def __init__(
+        self,
+        raw: Iterator[Any],
+        start: Start,
+        workers: int,
+        dataset: Any,
+        *,
+        anew: Callable[[], Iterator[Any]] | None = None,
+    ) -> None:
+        super().__init__(raw, anew=anew)
         self._workers, self._start, self._dataset = workers, start, dataset
         self._items, self._states, self._turn = list(start.items), list(start.states), start.turn
         self._ended = list(start.ended)
@@ -208,7 +223,9 @@ class StreamReading(Reading):
     def end(self) -> Any:
         """Return the state of a data set that is read in this process, where it goes on in the next pass."""
         state = "" if self._workers else state_text(self._dataset)
-        return {"workers": 0, "turn": 0, "items": [0], "states": [state], "ended": [False]} if state else None
+        if not state:
+            return None
+        return {"workers": 0, "turn": 0, "items": [0], "states": [state], "ended": [False], "over": True}
 
 
 def _seed_as_torch(base_seed: int, worker: int) -> None:
