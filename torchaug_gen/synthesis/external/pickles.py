@@ -141,7 +141,8 @@ def _open_stream(content: bytes) -> tuple[Any, Callable[[StorageAt], bytearray]]
     if (protocol := follow(file)) != _PROTOCOL:
         raise ValueError(f"its protocol must be {_PROTOCOL}, got {_brief(protocol)}")
     _check_byteorder("little" if follow(file)["little_endian"] else "big")
-    values = follow(file, dtypes := {})
+    dtypes: dict[str, torch.dtype] = {}
+    values = follow(file, dtypes)
     buffers = {}
     for key in map(_text, follow(file)):
         size = int.from_bytes(file.read(8), "little", signed=True) * dtypes[key].itemsize
