@@ -130,7 +130,7 @@ class Marking:
 def is_position(position: Any) -> bool:
     """Say whether a position is one in streams of a plain ``DataLoader``, or what such an epoch has left."""
     # All of its keys: a loader's own state may have some of them too.
-    return isinstance(position, Mapping) and set(position) in ({"left"}, _KEYS)
+    return isinstance(position, Mapping) and set(position) in ({"left"}, _KEYS, _KEYS | {"over"})
 
 
 def check_position(position: Any) -> None:
