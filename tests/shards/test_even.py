@@ -74,6 +74,30 @@ def test_stand_ins_are_those_of_the_epoch_for_any_number_of_workers_and_ranks(fo
             assert epoch_of(folder, ranks, workers, shuffle=shuffle) == [order[rank::ranks] for rank in range(ranks)]
 
 
+@pytest.mark.parametrize("even", ["pad", None])
+def test_of_a_shard_cut_short_the_beginning_comes_for_any_number_of_workers_and_behind_a_resume(tmp_path, even):
+    path = make_shards(tmp_path, SIZES, index=True)[1]
+    whole = path.read_bytes()
+
+    def make():
+        # It is cut behind the stream's look at its size.
+        path.write_bytes(whole)
+        made = ShardStream(tmp_path, fields=FIELDS, shuffle=20, seed=2, even=even, batch_size=3)
+        path.write_bytes(whole[: len(whole) // 2])
+        return made
+
+    (order, _), made = rank_items(make, workers=0, batch_size=3), make()
+    order = labels_of(order)
+    assert 10 < len({*order} & {*range(TOTAL)}) < TOTAL and 7 in order and 18 not in order
+    assert labels_of(made) == order and made.stats["read"] == 1
+    first, states = rank_items(make, workers=0, batch_size=3, batches=6)
+    rest, _ = rank_items(make, workers=0, batch_size=3, states=states)
+    assert labels_of(first + rest) == order
+    for workers in (2, 4):
+        items = labels_of(rank_items(make, workers=workers, batch_size=3)[0])
+        assert items == order if even else sorted(items) == sorted(order)
+
+
 def test_no_sample_comes_much_more_often_than_others(folder):
     for shuffle in (0, 6):
         (order,) = epoch_of(folder, 1, 0, shuffle=shuffle)

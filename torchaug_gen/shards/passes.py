@@ -17,7 +17,7 @@ from torchaug_gen.shards.catalogue import Catalogue
 from torchaug_gen.shards.dealing import Consumer, Deal, Remainder, shared_total
 from torchaug_gen.shards.faults import Faults
 from torchaug_gen.shards.order import GlobalOrder, Place
-from torchaug_gen.shards.remote import open_shard
+from torchaug_gen.shards.remote import EndError, open_shard
 from torchaug_gen.shards.samples import Sample, group, split_name
 from torchaug_gen.shards.spans import ChecksumError, SpanReader
 from torchaug_gen.shards.tar import TarError, walk_tar
@@ -96,6 +96,8 @@ class IndexedPass(ShardPass):
         self._left = remainder.count(len(self._order))
         self._total = shared_total(self._left, consumer.rank.count, even)
         self._reader = SpanReader(catalogue, wanted, cache)
+        # Shards that were told of, and those of them that are not tried again.
+        self._failed: set[int] = set()
         self._lost: set[int] = set()
 
     def samples(self, taken: int) -> Generator[Sample[bytes] | None, None, None]:
@@ -141,9 +143,13 @@ class IndexedPass(ShardPass):
         try:
             return read()
         except OSError as error:
-            # All its samples fail likewise, and are one fault together.
-            self._lost.add(place.shard)
-            self._faults.report("read", f"shard {shown(self._catalogue.urls[place.shard])}", error)
+            # What comes before the end of a shard is whole, whoever met the end; of others all samples fail likewise.
+            if not isinstance(error, EndError):
+                self._lost.add(place.shard)
+            # They are one fault together.
+            if place.shard not in self._failed:
+                self._failed.add(place.shard)
+                self._faults.report("read", f"shard {shown(self._catalogue.urls[place.shard])}", error)
         except ChecksumError as error:
             where, key = shown(self._catalogue.urls[place.shard]), self._catalogue.sample(*place).key
             self._faults.report("checksum", f"shard {where}, sample {key!r}", error)

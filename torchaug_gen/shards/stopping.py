@@ -15,7 +15,7 @@ class StoppedError(Exception):
 class Stop:
     """Tells threads to end, also those that wait for what another machine sends.
 
-    Looking up a name and connecting cannot be cut short: they take as long as their own limits say.
+    Looking up a name, connecting, and what fsspec reads cannot be cut short: they take as long as their own limits say.
     """
 
     def __init__(self) -> None:
