@@ -1,5 +1,6 @@
 """LabelledImages: real images that classifiers are trained and tested on, and how they are split."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,7 +62,8 @@ def read_labelled(
 ) -> tuple[LabelledImages, LabelledImages | None]:
     """Read training and validation images; where there is a synthesizer, in its size and in the order of its classes.
 
-    Validation images that are training images too are left out, since a synthesizer that copies would gain on them.
+    Validation images that are training images too are left out, with a warning, since a synthesizer that copies would
+    gain on them.
 
     Args:
         data: training images; see :func:`torchaug_gen.evaluation.fraction.choose_fraction`.
@@ -89,15 +91,19 @@ def read_labelled(
         sides = read_sides(
             read_images(as_dataset(data), image_size=size, seed=seed), validation, synthesizer, seed=seed
         )
-        train, held = sides.train, sides.heldout
+        train, held, twins = sides.train, sides.heldout, sides.twins
     else:
         train = read_images(as_dataset(data), image_size=image_size, seed=seed)
         held = None if validation is None else read_images(as_dataset(validation), image_size=image_size, seed=seed)
+        twins = 0
     # Of two sides of which one has no labels, ``read_sides`` takes them from both.
     known = _labelled(train, "data" if held is None else f"data and {called}")
     other = None if held is None else _labelled(held, called)
-    if other is not None:
-        other = other.take(~find_twins(other.images, known.images))
+    if other is not None and not twins:
+        known_too = find_twins(other.images, known.images)
+        twins, other = int(known_too.sum()), other.take(~known_too)
+    if twins and other:
+        warnings.warn(f"{twins} {called} images are training images too: left out", RuntimeWarning, stacklevel=3)
     if validation is not None and not other:
         raise ValueError(f"{called} must hold other images than the training images, but all of its are among them")
     if other is not None and (other.classes, other.images.shape[1:]) != (known.classes, known.images.shape[1:]):

@@ -29,6 +29,7 @@ class Sides:
         data_name: where the first came from.
         heldout_name: where the others came from, or ``None``.
         notes: what was done to them, in sentences.
+        twins: how many held-out images were left out since they are training images too.
     """
 
     train: TrainingImages
@@ -36,6 +37,7 @@ class Sides:
     data_name: str
     heldout_name: str | None
     notes: tuple[str, ...]
+    twins: int = 0
 
 
 def read_sides(data: Any, heldout: Any, synthesizer: Synthesizer, *, seed: int = 0) -> Sides:
@@ -69,8 +71,10 @@ def read_sides(data: Any, heldout: Any, synthesizer: Synthesizer, *, seed: int =
         names = _names(synthesizer, train)
         train = _in_classes(train, names, synthesizer.num_classes, "training")
         others = None if others is None else _in_classes(others, names, synthesizer.num_classes, "held-out")
+    given = 0 if others is None else len(others)
     others = None if others is None else _without_twins(others, train, notes)
-    return Sides(train, others, _name(data), None if others is None else _name(heldout), tuple(notes))
+    twins = given - (0 if others is None else len(others))
+    return Sides(train, others, _name(data), None if others is None else _name(heldout), tuple(notes), twins)
 
 
 def find_trees(folder: Path) -> tuple[Path, Path] | None:

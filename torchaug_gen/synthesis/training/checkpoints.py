@@ -18,7 +18,7 @@ from torchaug_gen.synthesis.training.data import TrainingImages
 from torchaug_gen.synthesis.training.recipe import Recipe
 from torchaug_gen.synthesis.training.settings import TrainingSettings
 
-VERSION = 1
+VERSION = 2
 FOLDER = "checkpoints"
 # The newest may have been written while a collapse that shows later had begun.
 KEPT = 2
