@@ -89,13 +89,14 @@ class Breaks(Drawn):
 
 
 class Trips:
-    """A gate that breaks at its second call."""
+    """A gate that breaks once, at one of its calls."""
 
-    calls = 0
+    def __init__(self, at):
+        self.calls, self.at = 0, at
 
     def passes(self, images, labels, *, seed, epoch, positions):
         self.calls += 1
-        if self.calls == 2:
+        if self.calls == self.at:
             raise ZeroDivisionError("by design")
         return torch.ones(len(images), dtype=torch.bool)
 
@@ -106,9 +107,10 @@ FAULTS = {
     "transform": lambda **o: mixed(stock(16), transform=failing, **o),
     "transform beside workers": lambda **o: mixed(stock(16, num_workers=2), transform=failing, **o),
     "synthesizer": lambda **o: mixed(stock(16), synthesizer=Breaks(), **o),
-    "gate": lambda **o: mixed(stock(16), synthesizer=GatedSynthesizer(Drawn(), [Trips()]), **o),
+    "gate": lambda **o: mixed(stock(16), synthesizer=GatedSynthesizer(Drawn(), [Trips(2)]), **o),
+    # Its first call is the one that is surely waited for.
     "gate of a pool": lambda **o: mixed(
-        stock(16), synthesizer=SyntheticPool(Drawn(), capacity=40, reuse=2, gates=Trips()), **o
+        stock(16), synthesizer=SyntheticPool(Drawn(), capacity=40, reuse=2, gates=Trips(1)), **o
     ),
 }
 

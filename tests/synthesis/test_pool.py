@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from torchaug_gen import AugmentedLoader, NoiseSynthesizer
 from torchaug_gen.synthesis.pool.pool import SyntheticPool
+from torchaug_gen.synthesis.pool.refill import Refill
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 
 CLASSES = 4
@@ -435,3 +436,29 @@ def test_a_pool_has_nothing_to_save(tmp_path):
     with pytest.raises(TypeError, match="no file format"):
         pool().save(tmp_path)
     assert repr(pool()) == "SyntheticPool(Spelt, capacity=160, reuse=5)"
+
+
+class Once:
+    """Work that fails the first time it is done for each key."""
+
+    def __init__(self):
+        self.done = []
+
+    def work(self, key):
+        self.done.append(key)
+        if self.done.count(key) == 1:
+            raise ZeroDivisionError("by design")
+        return key
+
+
+def test_what_failed_ahead_is_told_to_who_needs_it_and_then_tried_again():
+    once = Once()
+    refill = Refill(once.work)
+    ahead, _ = refill.ask("a", urgent=False)
+    assert isinstance(ahead.exception(timeout=10), ZeroDivisionError)
+    again, known = refill.ask("a", urgent=False)
+    assert again is ahead and known and once.done == ["a"]
+    needed, known = refill.ask("a", urgent=True)
+    with pytest.raises(ZeroDivisionError):
+        needed.result()
+    assert known and refill.ask("a", urgent=True)[0].result(timeout=10) == "a"

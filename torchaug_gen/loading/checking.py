@@ -28,7 +28,7 @@ def constants_of(batch: Any, fields: Fields) -> frozenset[batches.Path]:
     n = batches.count(batches.get(batch, fields.images))
     leaves = batches.columns(batch, n, fields.images)
     paths = [path for path, value in leaves if value is not None and not batches.is_column(value, n)]
-    return frozenset(path[:depth] for path in paths for depth in range(1, len(path) + 1))
+    return frozenset(path[:depth] for path in paths for depth in range(len(path) + 1))
 
 
 def check_fill(batch: Any, fields: Fields) -> None:
@@ -70,7 +70,9 @@ def check_fields(batch: Any, fields: Fields, settings: Settings, *, constants: f
     # The tag is given to all rows later.
     served = {fields.images, fields.labels, *fields.targets.values(), (settings.tag,), *fields.fill, *constants}
     for path, value in batches.columns(batch, n, fields.images):
-        if n and path not in served and batches.is_column(value, n):
+        # Of one item, a list of one tensor looks like a list of fields.
+        within = any(path[:depth] in served for depth in range(len(path) + 1))
+        if n and not within and batches.is_column(value, n):
             raise _unfilled(path, value, fields)
 
 

@@ -75,7 +75,8 @@ def _fractions(schedule: Schedule | ClassSchedule, epoch: int, step: int) -> Any
     if not isinstance(schedule, ClassSchedule):
         return _values(schedule, epoch, step)
     each = sorted(schedule.values.items())
-    return _brief({str(label): _values(Schedule(value), epoch, step) for label, value in each})
+    found = _brief({str(label): _values(Schedule(value), epoch, step) for label, value in each})
+    return f"per class, {found}" if isinstance(found, str) else found
 
 
 def _values(schedule: Schedule, epoch: int, step: int) -> Any:

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -24,6 +25,8 @@ class Refill(Generic[Key, Value]):
     ends, or when the object whose method does them is gone. In a process that is forked off there is none, and
     nothing asked for; the fork waits for the job that runs, which may hold locks of native libraries.
 
+    A job that failed while nobody waited for it is not tried again: whoever needs it is told.
+
     Args:
         work: a bound method that does a job, given its key. It is held weakly.
 
@@ -42,6 +45,7 @@ class Refill(Generic[Key, Value]):
         self.lock, self.busy = threading.Lock(), threading.RLock()
         self._pending: OrderedDict[Key, Future[Value]] = OrderedDict()
         self._awaited: set[Key] = set()
+        self._failed: dict[Key, Future[Value]] = {}
         self._thread: threading.Thread | None = None
 
     def ask(self, key: Key, *, urgent: bool) -> tuple[Future[Value], bool]:
@@ -52,6 +56,10 @@ class Refill(Generic[Key, Value]):
             urgent: do it before all that are not.
         """
         with self.lock:
+            if (failed := self._failed.get(key)) is not None:
+                if urgent:
+                    del self._failed[key]
+                return failed, True
             known = key in self._pending
             future = self._pending.setdefault(key, Future())
             if urgent:
@@ -98,10 +106,16 @@ class Refill(Generic[Key, Value]):
             with self.busy, torch.no_grad():
                 value = work(key)
         except BaseException as error:
+            if error.__traceback__ is not None:
+                # It says where, and need not hold what was there.
+                traceback.clear_frames(error.__traceback__.tb_next)
+            with self.lock:
+                if key not in self._awaited:
+                    self._failed[key] = future
             self._forget(key)
             future.set_exception(error)
-            # The error's traceback holds this frame: without the name it does not hold itself.
-            del future
+            # The error's traceback holds this frame: without the names it holds neither itself nor the worker.
+            del future, work
         else:
             self._forget(key)
             future.set_result(value)
