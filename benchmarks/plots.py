@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def _draw(
         draw_curve(axis, name, curve)
     for axis in flat[panels:]:
         axis.set_visible(False)
+    _explain_colours(drawing, {name for _, case in timed for name in case["summary"]})
     machine = document["machine"]
     drawing.suptitle(f"{document['question']} · {machine['gpu'] or machine['processor']}", fontsize=11)
     drawing.tight_layout(rect=(0, 0, 1, 0.99))
@@ -101,10 +102,10 @@ def draw_case(axis: Any, name: str, case: Mapping[str, Any], *, unit: str) -> No
     if limit := case.get("limit"):
         unit += f"; the limit, {limit['what']}: {figure(limit['value'])}"
     axis.set_xlabel(unit, fontsize=8)
-    axis.margins(x=0.35)
+    # Room for what stands behind the longest bar.
+    axis.margins(x=0.6)
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    _explain_colours(axis, names)
 
 
 def _beside(row: Mapping[str, Any]) -> str:
@@ -113,13 +114,13 @@ def _beside(row: Mapping[str, Any]) -> str:
     return f"{said(row)} ({', '.join(words)})" if words else said(row)
 
 
-def _explain_colours(axis: Any, names: Sequence[str]) -> None:
-    """Say which colour is whose, where there are both."""
+def _explain_colours(drawing: Any, names: Iterable[str]) -> None:
+    """Say once for a drawing which colour is whose, where there are both."""
     from matplotlib.patches import Patch
 
     if len({is_ours(name) for name in names}) == 2:
         patches = [Patch(color=_COLOUR[True], label="this package"), Patch(color=_COLOUR[False], label="others")]
-        axis.legend(handles=patches, fontsize=7, loc="lower right", frameon=False)
+        drawing.legend(handles=patches, fontsize=8, loc="upper right", ncols=2, frameon=False)
 
 
 def _share_scales(axes: Sequence[Any], names: Sequence[str]) -> None:

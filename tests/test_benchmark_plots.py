@@ -54,7 +54,16 @@ def test_a_case_says_what_it_is(axis):
     assert axis.get_title() == "R1\nwhat is done"
     assert axis.get_xlabel() == "seconds (less is better); the limit, copying: 2"
     assert texts(axis) == ["22 (2×, 9.1 % of the limit)", "11 (1×, 18 % of the limit)"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["this package", "others"]
+
+
+def test_a_drawing_says_once_whose_a_colour_is():
+    from matplotlib.figure import Figure
+
+    both, alone = Figure(), Figure()
+    plots._explain_colours(both, ["ours", "Kornia"])
+    plots._explain_colours(alone, ["ours", "wrapped"])
+    assert [text.get_text() for text in both.legends[0].get_texts()] == ["this package", "others"]
+    assert len(both.legends) == 1 and not alone.legends
 
 
 def test_what_is_too_noisy_is_not_drawn(axis):
