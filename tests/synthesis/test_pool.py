@@ -441,13 +441,13 @@ def test_a_pool_has_nothing_to_save(tmp_path):
 class Once:
     """Work that fails the first time it is done for each key."""
 
-    def __init__(self):
-        self.done = []
+    def __init__(self, error=ZeroDivisionError):
+        self.done, self.error = [], error
 
     def work(self, key):
         self.done.append(key)
         if self.done.count(key) == 1:
-            raise ZeroDivisionError("by design")
+            raise self.error("by design")
         return key
 
 
@@ -462,3 +462,11 @@ def test_what_failed_ahead_is_told_to_who_needs_it_and_then_tried_again():
     with pytest.raises(ZeroDivisionError):
         needed.result()
     assert known and refill.ask("a", urgent=True)[0].result(timeout=10) == "a"
+
+
+def test_what_lacked_memory_ahead_is_tried_again_once_it_is_needed():
+    once = Once(torch.OutOfMemoryError)
+    refill = Refill(once.work)
+    ahead, _ = refill.ask("a", urgent=False)
+    assert isinstance(ahead.exception(timeout=10), torch.OutOfMemoryError)
+    assert refill.ask("a", urgent=True)[0].result(timeout=10) == "a"

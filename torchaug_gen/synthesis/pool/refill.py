@@ -25,7 +25,8 @@ class Refill(Generic[Key, Value]):
     ends, or when the object whose method does them is gone. In a process that is forked off there is none, and
     nothing asked for; the fork waits for the job that runs, which may hold locks of native libraries.
 
-    A job that failed while nobody waited for it is not tried again: whoever needs it is told.
+    A job that failed while nobody waited for it, unless for want of memory, is not tried again: whoever needs it is
+    told.
 
     Args:
         work: a bound method that does a job, given its key. It is held weakly.
@@ -110,7 +111,8 @@ class Refill(Generic[Key, Value]):
                 # It says where, and need not hold what was there.
                 traceback.clear_frames(error.__traceback__.tb_next)
             with self.lock:
-                if key not in self._awaited:
+                # Memory may suffice once it is needed; where not, that one failure is enough to halve a chunk for all.
+                if key not in self._awaited and not isinstance(error, torch.OutOfMemoryError):
                     self._failed[key] = future
             self._forget(key)
             future.set_exception(error)
