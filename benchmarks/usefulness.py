@@ -40,6 +40,10 @@ FURTHER = ("augmented", "gated", "extra-real")
 # the few images; and varied real images, with the residual that keeps their detail, and without.
 WEIGHED = ("augmented", "vae", "vae-own-norm", "vae-half-weight", "vary-residual")
 REMEDIES = (*WEIGHED, "gated-pretrained", "vary", "vae-fifth-weight")
+# What may keep a VAE's photographs from hurting: gates on each image, and validation, which is one on them all.
+GATES = ("augmented", "gated", "gated-pretrained", "chosen")
+# Does what was found, or seemed so, with other seeds hold with fresh ones, whose number is fixed beforehand?
+CONFIRMED = ("augmented", "vary-residual", "gated-vary")
 
 
 @dataclass(frozen=True)
@@ -95,14 +99,19 @@ PLAN: tuple[Block, ...] = (
     # Shares three arms with the block below.
     Block("clothing", 100, WEIGHED, title="remedies"),
     Block("clothing", 100),
+    Block("clothing", 100, GATES, title="gates"),
     # Fresh seeds: all arms of a seed on one machine.
     Block("clothing", 20, REMEDIES, range(5, 10), title="remedies"),
+    Block("fashion", 20, ("vae", *CONFIRMED), range(24, 36), title="confirmation"),
     Block("fashion", 100),
     Block("clothing", 10),
     Block("fashion", 10, seeds=range(5, 10)),
+    Block("clothing", 20, CONFIRMED, range(10, 22), title="confirmation"),
     Block("fashion", 50, ("augmented", "oversampled", "vae", "vary-residual"), title="imbalanced", imbalance=10.0),
     Block("fashion", 20, ("augmented", "only-vae", "only-vary-residual"), range(16, 21), title="synthetic only"),
+    Block("clothing", 50, GATES, title="gates"),
     Block("fashion", 50, ("augmented", "gan"), range(5, 10), title="GAN"),
+    Block("fashion", 20, ("augmented", "chosen"), title="gates"),
 )
 
 

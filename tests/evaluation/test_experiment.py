@@ -28,6 +28,7 @@ from torchaug_gen.evaluation.experiment.sources import Sources, training_loader
 from torchaug_gen.evaluation.experiment.statistics import said_p
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
+from torchaug_gen.evaluation.fraction_result import FractionChoice, FractionTrial
 from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.synthesis.gan.training import GanConfig
 from torchaug_gen.synthesis.synthesizer import Synthesizer
@@ -330,6 +331,57 @@ def test_synthesizers_see_nothing_but_their_own_training_images(data, tmp_path, 
     assert not any(each & pixels(data.test) for each in seen)
 
 
+def choice_of(fraction, seen):
+    """Return a stand-in for ``choose_fraction`` that has a source made for a part of the images, and chooses this."""
+
+    def choose(train, make, *, fractions, **about):
+        part = train.take(torch.arange(len(train)) % 5 > 0)
+        bank = make(part)
+        seen.append((pixels(train), part, bank, about))
+        trial = FractionTrial(fractions[0], 0.5, 0.01, 0.0, 0.5, (0.01,))
+        return FractionChoice(fraction, 0.5, (trial,), 0.05, 0.0, False, len(train), 3, 1, "none")
+
+    return choose
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3])
+def test_validation_decides_whether_synthetic_images_come_in(data, tmp_path, monkeypatch, fraction):
+    seen, trained, train_vae = [], [], sources_module.train_vae
+    monkeypatch.setattr(sources_module, "choose_fraction", choice_of(fraction, seen))
+    monkeypatch.setattr(
+        sources_module,
+        "train_vae",
+        lambda images, *args, **kw: trained.append(images) or train_vae(images, *args, **kw),
+    )
+    settings = ExperimentSettings(per_class=(5,), arms=("vae", "chosen"), **TINY | {"seeds": 1})
+    result = run_experiment(data, settings, out=tmp_path, progress=False)
+    plain, mixed, chosen = ({**cell} for cell in result.cells)
+    like = mixed if fraction else plain
+    same = set(chosen) - {"arm", "seconds", "fraction", "validated_gain"}
+    assert {name: chosen[name] for name in same} == {name: like[name] for name in same}
+    assert (chosen["fraction"], chosen["validated_gain"]) == (fraction, 0.01)
+    ((whole, part, bank, _),) = seen
+    assert not whole & pixels(data.test), "what tests must not choose"
+    # The source of a fold is trained on the fold, and is kept apart from that of all images.
+    assert trained[-1] is part and len(bank.images) == 3 * settings.bank_per_class
+    assert len(list((tmp_path / "synthesizers").iterdir())) == 2
+    assert f"let synthetic images in on {int(fraction > 0)} of 1 seeds" in " ".join(result.verdict)
+
+
+def test_validation_trains_as_the_experiment_does(data, tmp_path, monkeypatch):
+    """Folds of an experiment's own images, with its classifier, its augmentation and its synthesizer."""
+    settings = ExperimentSettings(per_class=(6,), arms=("chosen",), **TINY | {"seeds": 1})
+    result = run_experiment(data, settings, out=tmp_path, progress=False)
+    (cell,) = (cell for cell in result.cells if cell["arm"] == "chosen")
+    assert cell["fraction"] in (0.0, settings.synthetic_fraction)
+    assert len(list((tmp_path / "synthesizers").iterdir())) == sources_module.FOLDS + (cell["fraction"] > 0)
+    monkeypatch.setattr(sources_module, "train_vae", lambda *_, **__: pytest.fail("trained again"))
+    for path in (tmp_path / "cells").iterdir():
+        path.unlink()
+    again = run_experiment(data, settings, out=tmp_path, progress=False)
+    assert [cell["loss"] for cell in again.cells] == [cell["loss"] for cell in result.cells]
+
+
 def test_all_arms_take_batches_of_one_size_and_the_real_images_in_one_order(data):
     """15 images do not fill batches of 8, and what is left at the end of a pass must not be what arms differ in."""
     train = training_set(data, 5, seed=0).train
@@ -466,7 +518,11 @@ def sources(data, tmp_path):
 
 
 def weights(sources):
-    return torch.cat([weight.flatten() for weight in sources._trained("vae").net.parameters()])
+    return torch.cat([weight.flatten() for weight in trained(sources).net.parameters()])
+
+
+def trained(sources):
+    return sources._trained("vae", sources.images.train)
 
 
 def test_a_damaged_synthesizer_is_trained_again(sources, tmp_path):
@@ -492,7 +548,7 @@ def test_a_synthesizer_whose_training_was_stopped_goes_on(sources, tmp_path, mon
 
     monkeypatch.setattr(loop_module, "take", asked)
     with pytest.raises(TrainingInterrupted, match="the same call goes on from there"):
-        sources()._trained("vae")
+        trained(sources())
     assert torch.equal(weights(sources()), whole)
     assert len(taken) == 2, "no step was done twice"
 

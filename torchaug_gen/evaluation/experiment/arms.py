@@ -1,7 +1,8 @@
 """Arms: what the same classifier is trained on, one beside the other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from torchaug_gen.evaluation.usefulness import HELPED, HURT
 
@@ -28,6 +29,8 @@ class Arm:
         synthetic_weight: weight of a synthetic row in the loss.
         normalisation: of the classifier; see :class:`torchaug_gen.evaluation.learner.LearnerConfig`.
         only: train on nothing but what the source draws.
+        validated: mix them in only where :func:`torchaug_gen.choose_fraction` finds, on folds of the training images,
+            that they gain; a source is trained for each fold. Has no gate.
         baseline: the arm that it is compared with; ``None`` for the one that nothing is below.
         role: ``"control"``, ``"question"`` or ``"synthetic only"``.
     """
@@ -39,6 +42,7 @@ class Arm:
     synthetic_weight: float = 1.0
     normalisation: str = "batch"
     only: bool = False
+    validated: bool = False
     baseline: str | None = "augmented"
     role: str = QUESTION
 
@@ -46,6 +50,11 @@ class Arm:
     def needs(self) -> str | None:
         """The kind of synthesizer that must be trained for it: ``"vae"``, ``"gan"`` or ``None``."""
         return "vae" if self.source in _VAE_SOURCES else "gan" if self.source == "gan" else None
+
+    def as_key(self) -> dict[str, Any]:
+        """Return what decides a result: the fields that are not as usual, so that one more field changes no key."""
+        deciding = (each for each in fields(self) if each.name not in ("title", "baseline", "role"))
+        return {each.name: value for each in deciding if (value := getattr(self, each.name)) != each.default}
 
 
 ARMS: dict[str, Arm] = {
@@ -65,6 +74,7 @@ ARMS: dict[str, Arm] = {
     "gated-interpolate": Arm(
         title="+ interpolation with residual, gated", source="interpolate-residual", gate="classifier"
     ),
+    "chosen": Arm(title="+ VAE, where validation finds a gain", source="vae", validated=True),
     "vae-half-weight": Arm(title="+ VAE at half the loss weight", source="vae", synthetic_weight=0.5),
     "vae-fifth-weight": Arm(title="+ VAE at a fifth of the loss weight", source="vae", synthetic_weight=0.2),
     "vae-own-norm": Arm(title="+ VAE, batch norm of its own", source="vae", normalisation="separate"),

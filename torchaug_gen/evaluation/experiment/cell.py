@@ -31,12 +31,13 @@ def run_cell(name: str, sources: Sources, *, progress: Any = None) -> dict[str, 
         The scores on the test images (``accuracy``, ``macro_f1``, ``calibration_error``, ``loss``), on the training
         images (``train_accuracy``, ``train_loss``) and their ``gap``; ``splits`` with the scores and gap of each
         held-out split where there are several; ``real_or_synthetic``, how well a probe tells them apart; what a gate
-        did; ``seconds`` of CPU time; and the ``machine``, since processors and versions of PyTorch round differently,
-        and pairs are only as equal as these are.
+        did; ``fraction`` and ``validated_gain``, what validation chose and how much it found to gain; ``seconds`` of
+        CPU time; and the ``machine``, since processors and versions of PyTorch round differently, and pairs are only as
+        equal as these are.
     """
     arm, data, settings = ARMS[name], sources.data, sources.settings
     start = time.process_time()
-    slots, found = (None, {}) if arm.source is None else sources.images_of(arm)
+    slots, found = sources.images_of(arm)
     seed = rng.derive_seed(sources.seed, "experiment.classifier")
     config = LearnerConfig(
         steps=settings.steps,

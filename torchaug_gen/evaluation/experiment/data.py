@@ -43,12 +43,7 @@ class ExperimentData:
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that stand for all images and labels."""
-        found = hashlib.blake2b(digest_size=8)
-        for part in (self.stock, self.test):
-            for tensor in (part.images, part.labels):
-                found.update(f"{tuple(tensor.shape)}".encode())
-                found.update(tensor.contiguous().numpy().tobytes())
-        return found.hexdigest()
+        return images_digest(self.stock, self.test)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -74,6 +69,16 @@ class TrainingSet:
 
     train: LabelledImages
     extra: LabelledImages
+
+
+def images_digest(*sets: LabelledImages) -> str:
+    """Return 16 hexadecimal digits that stand for all images and labels of some sets."""
+    found = hashlib.blake2b(digest_size=8)
+    for part in sets:
+        for tensor in (part.images, part.labels):
+            found.update(f"{tuple(tensor.shape)}".encode())
+            found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def load_folder(folder: str | Path, *, image_size: int = 64) -> ExperimentData:

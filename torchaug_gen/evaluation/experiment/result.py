@@ -106,6 +106,7 @@ class ExperimentResult:
         lines += _undecided(asked)
         lines += [line for found in asked if (line := _one_sided(found))]
         lines += [line for found in asked if (line := self._share(found))]
+        lines += [line for found in asked if (line := self._validated(found))]
         few = min(found.pairs for found in asked)
         if few == 1:
             lines.append("Some comparisons rest on one seed, which cannot tell a difference from noise.")
@@ -149,7 +150,15 @@ class ExperimentResult:
         """Return means over the seeds of an arm at a size, and the spread of what is compared."""
         values = list(self.figures(arm, per_class).values())
         row: dict[str, Any] = {"arm": arm, "per_class": per_class, "seeds": len(values)}
-        for metric in ("accuracy", "macro_f1", "calibration_error", "gap", "real_or_synthetic", "acceptance"):
+        for metric in (
+            "accuracy",
+            "macro_f1",
+            "calibration_error",
+            "gap",
+            "real_or_synthetic",
+            "acceptance",
+            "fraction",
+        ):
             if found := list(self.figures(arm, per_class, metric).values()):
                 row[metric] = mean(found)
         return row | {"spread": stdev(values) if len(values) > 1 else None}
@@ -179,6 +188,16 @@ class ExperimentResult:
             # Not the seeds on which they were found to gain.
             return found
         return replace(found, share=share_of_gain(*([figures[seed] for seed in seeds] for figures in arms)))
+
+    def _validated(self, found: Comparison) -> str | None:
+        """Say how often validation let synthetic images in."""
+        chosen = self.figures(found.arm, found.per_class, "fraction").values()
+        if not ARMS[found.arm].validated or not chosen:
+            return None
+        return (
+            f"{found.per_class} per class: validation on the training images alone let synthetic images in on "
+            f"{sum(fraction > 0 for fraction in chosen)} of {len(chosen)} seeds."
+        )
 
     def _share(self, found: Comparison) -> str | None:
         if found.share is None or found.outcome != HELPED:

@@ -21,7 +21,7 @@ from torchaug_gen.evaluation.experiment.data import ExperimentData, load_folder,
 from torchaug_gen.evaluation.experiment.plot import figure_type, save_plot
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
-from torchaug_gen.evaluation.experiment.sources import Sources, group_seed
+from torchaug_gen.evaluation.experiment.sources import FOLDS, Sources, group_seed
 from torchaug_gen.evaluation.experiment.statistics import scipy_stats
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
@@ -162,7 +162,13 @@ class _Plan:
         steps = {"vae": self.settings.vae_for(side).steps, "gan": self.settings.gan_for(side).steps}
         kinds = {kind for arm in arms if (kind := ARMS[arm].needs) is not None}
         gates = {gate for arm in arms if (gate := ARMS[arm].gate) is not None}
-        return self.settings.steps * (len(arms) + len(gates)) + sum(_COST[kind] * steps[kind] for kind in kinds)
+        classifiers, trained = len(arms) + len(gates), sum(_COST[kind] * steps[kind] for kind in kinds)
+        for arm in arms:
+            if ARMS[arm].validated and (kind := ARMS[arm].needs) is not None:
+                # With and without synthetic images on each fold, whose synthesizer is its own.
+                classifiers += 2 * FOLDS
+                trained += FOLDS * _COST[kind] * steps[kind]
+        return self.settings.steps * classifiers + trained
 
     def run(self, group: Group, arms: list[str]) -> Iterator[str]:
         """Run the cells of a group one after the other, yielding each arm when its result is kept."""

@@ -137,9 +137,7 @@ class ExperimentSettings:
             "steps": self.steps,
             "batch_size": self.batch_size,
             "learner": asdict(LearnerConfig(device=self._kind_of_device)),
-            "arm": {
-                name: value for name, value in asdict(ARMS[arm]).items() if name not in ("title", "baseline", "role")
-            },
+            "arm": ARMS[arm].as_key(),
         }
         if ARMS[arm].source is not None:
             about["synthetic_fraction"] = self.synthetic_fraction

@@ -11,10 +11,12 @@ from torch import nn
 
 from torchaug_gen import rng
 from torchaug_gen.evaluation.experiment.arms import Arm
-from torchaug_gen.evaluation.experiment.bank import drawn
-from torchaug_gen.evaluation.experiment.data import ExperimentData, TrainingSet
+from torchaug_gen.evaluation.experiment.bank import Bank, drawn
+from torchaug_gen.evaluation.experiment.data import ExperimentData, TrainingSet, images_digest
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
 from torchaug_gen.evaluation.experiment.transforms import augmentation
+from torchaug_gen.evaluation.fraction import choose_fraction
+from torchaug_gen.evaluation.fraction_result import FractionChoice
 from torchaug_gen.evaluation.full_batches import full_batches
 from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.evaluation.learner import LearnerConfig, learn
@@ -22,6 +24,7 @@ from torchaug_gen.evaluation.spaces import EffnetFeatures
 from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.synthesis.gan.training import train_gan
 from torchaug_gen.synthesis.gates.classifier import ClassifierGate
+from torchaug_gen.synthesis.gates.gate import Gate
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training.checkpoints import FOLDER as CHECKPOINTS
 from torchaug_gen.synthesis.training.checkpoints import newest
@@ -29,6 +32,8 @@ from torchaug_gen.synthesis.training.interruption import TrainingInterrupted
 from torchaug_gen.synthesis.vae.training import train_vae
 from torchaug_gen.synthesis.vary import VaryingSynthesizer
 
+# Parts of the training images, by which an arm's fraction is validated.
+FOLDS = 5
 # Of the probe on pretrained features: 128 px cost a third of 224.
 _INPUT_SIZE, _PROBE_STEPS, _PROBE_DECAY = 128, 200, 1e-2
 
@@ -52,24 +57,54 @@ class Sources:
         self._synthesizers: dict[str, Synthesizer] = {}
         self._gates: dict[str, ClassifierGate] = {}
 
-    def images_of(self, arm: Arm) -> tuple[LabelledImages, dict[str, float]]:
-        """Return what fills the slots of an arm, and what its gate did."""
+    def images_of(self, arm: Arm) -> tuple[LabelledImages | None, dict[str, float]]:
+        """Return what fills the slots of an arm, ``None`` for none, and what its gate and validation did."""
+        if arm.source is None:
+            return None, {}
         if arm.source == "repeats":
             return self.images.train, {}
         if arm.source == "extra":
             return self.images.extra, {}
-        seed = rng.derive_seed(self.seed, "experiment.draws")
+        choice = self._choice(arm) if arm.validated else None
+        told = {} if choice is None else {"fraction": choice.fraction, "validated_gain": choice.trials[0].gain}
+        if choice is not None and choice.fraction == 0:
+            return None, told
         gate = None if arm.gate is None else self._gate(arm.gate)
-        return drawn(
-            self._source(str(arm.source)), self.images.train, self.settings.bank_per_class, seed=seed, gate=gate
+        images, passed = self._drawn(str(arm.source), self.images.train, gate)
+        return images, told | passed
+
+    def _choice(self, arm: Arm) -> FractionChoice:
+        """Ask validation on folds of the training images whether an arm's source gains at the usual fraction."""
+        settings, train = self.settings, self.images.train
+        return choose_fraction(
+            train,
+            lambda part: Bank(self._drawn(str(arm.source), part)[0]),
+            fractions=(settings.synthetic_fraction,),
+            transform=augmentation(self.data.image_shape),
+            learner=LearnerConfig(
+                steps=settings.steps,
+                synthetic_weight=arm.synthetic_weight,
+                normalisation=arm.normalisation,
+                device=settings.device,
+            ),
+            folds=FOLDS,
+            repeats=1,
+            balanced=settings.imbalance != 1,
+            seed=rng.derive_seed(self.seed, "experiment.choice"),
         )
 
-    def _source(self, name: str) -> Synthesizer:
+    def _drawn(
+        self, source: str, train: LabelledImages, gate: Gate | None = None
+    ) -> tuple[LabelledImages, dict[str, float]]:
+        """Draw images of each class from a source that saw these training images alone."""
+        seed = rng.derive_seed(self.seed, "experiment.draws")
+        return drawn(self._source(source, train), train, self.settings.bank_per_class, seed=seed, gate=gate)
+
+    def _source(self, name: str, train: LabelledImages) -> Synthesizer:
         if name in ("vae", "gan"):
-            return self._trained(name)
-        train = self.images.train
+            return self._trained(name, train)
         return VaryingSynthesizer(
-            self._trained("vae"),
+            self._trained("vae", train),
             train.images,
             train.labels,
             strength=self.settings.strength,
@@ -77,16 +112,18 @@ class Sources:
             residual=name.endswith("residual"),
         )
 
-    def _trained(self, kind: str) -> Synthesizer:
-        """Return a synthesizer trained on the training images, from the cache where it is there."""
-        if kind not in self._synthesizers:
-            folder = self.cache / self.settings.synthesizer_key(self.group, kind, self.data.digest, self.data.side)
-            found = self._kept(folder)
+    def _trained(self, kind: str, train: LabelledImages) -> Synthesizer:
+        """Return a synthesizer trained on these of the training images, from the cache where it is there."""
+        key = self.settings.synthesizer_key(self.group, kind, self.data.digest, self.data.side)
+        if train is not self.images.train:
+            key += f"-{images_digest(train)}"
+        if key not in self._synthesizers:
+            found = self._kept(self.cache / key)
             if found is None:
-                self._fill(folder, kind)
-                found = Synthesizer.load(folder, device=self.settings.device)
-            self._synthesizers[kind] = found
-        return self._synthesizers[kind]
+                self._fill(self.cache / key, kind, train)
+                found = Synthesizer.load(self.cache / key, device=self.settings.device)
+            self._synthesizers[key] = found
+        return self._synthesizers[key]
 
     def _kept(self, folder: Path) -> Synthesizer | None:
         """Return the synthesizer in a folder; where it is damaged, remove it and return ``None``."""
@@ -101,7 +138,7 @@ class Sources:
             shutil.rmtree(folder)
             return None
 
-    def _fill(self, folder: Path, kind: str) -> None:
+    def _fill(self, folder: Path, kind: str, train: LabelledImages) -> None:
         """Train a synthesizer; the folder appears under its name only when it is whole."""
         unfinished = folder.with_name(f"{folder.name}.unfinished")
         try:
@@ -109,7 +146,7 @@ class Sources:
         except ValueError:
             stopped = False
         try:
-            self._train(kind, unfinished, resume=stopped)
+            self._train(kind, train, unfinished, resume=stopped)
         except TrainingInterrupted:
             raise TrainingInterrupted(
                 f"stopped while the {kind.upper()} of {self.group} was trained; the same call goes on from there"
@@ -117,9 +154,9 @@ class Sources:
         shutil.rmtree(unfinished / CHECKPOINTS, ignore_errors=True)
         unfinished.rename(folder)
 
-    def _train(self, kind: str, out: Path, *, resume: bool) -> None:
+    def _train(self, kind: str, train: LabelledImages, out: Path, *, resume: bool) -> None:
         seed = rng.derive_seed(self.seed, "experiment.synthesizer")
-        train, side = self.images.train, self.data.side
+        side = self.data.side
         about: dict[str, Any] = {"seed": seed, "device": self.settings.device}
         if kind == "vae":
             train_vae(train, replace(self.settings.vae_for(side), **about), out=out, resume=resume, progress=False)
