@@ -29,21 +29,18 @@ from torchaug_gen.evaluation.experiment.data import ExperimentData, from_images,
 from torchaug_gen.evaluation.experiment.plot import save_plot
 from torchaug_gen.evaluation.experiment.result import ExperimentResult
 from torchaug_gen.evaluation.experiment.run import collect, run_experiment
-from torchaug_gen.evaluation.experiment.settings import ExperimentSettings, Group
+from torchaug_gen.evaluation.experiment.settings import VERSION, ExperimentSettings, Group
 from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.synthesis.training.data import TrainingImages
 
-CORE = ("augmented", "real", "vae", "vary-residual", "gated-vary", "oversampled")
-# What else was tried beside them: a gate on the VAE's own images, and what real images would have gained.
-FURTHER = ("augmented", "gated", "extra-real")
+CORE = ("augmented", "real", "vae", "gated", "vary-residual", "gated-vary", "oversampled")
 # What may help a VAE whose photographs are blurred: a batch norm of their own, less weight, a gate that knows more than
 # the few images; and varied real images, with the residual that keeps their detail, and without.
-WEIGHED = ("augmented", "vae", "vae-own-norm", "vae-half-weight", "vary-residual")
-REMEDIES = (*WEIGHED, "gated-pretrained", "vary", "vae-fifth-weight")
-# What may keep a VAE's photographs from hurting: gates on each image, and validation, which is one on them all.
-GATES = ("augmented", "gated", "gated-pretrained", "chosen")
-# Does what was found, or seemed so, with other seeds hold with fresh ones, whose number is fixed beforehand?
-CONFIRMED = ("augmented", "vary-residual", "gated-vary")
+REMEDIES = (
+    *("augmented", "vae", "vae-own-norm", "vae-half-weight", "vae-fifth-weight"),
+    *("gated-pretrained", "vary-residual", "vary"),
+)
+IMBALANCED = ("augmented", "vae", "vary-residual", "oversampled")
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Block:
     data: str
     per_class: int
     arms: tuple[str, ...] = CORE
-    seeds: range = range(5)
+    seeds: range = range(100, 105)
     title: str = ""
     imbalance: float = 1.0
 
@@ -84,34 +81,31 @@ class Block:
         )
 
 
-# In the order of importance. The seeds of the blocks up to the line were not fixed before they were run: of Fashion-
-# MNIST at 20 per class as many were run as there was time for; but for the fifth at 50. What follows was written down
-# before its first cell ran, all but the varied images of the first block.
+def _seeds(count: int) -> range:
+    """Return the numbers of fresh seeds: on lower ones the experiment itself was worked out."""
+    return range(100, 100 + count)
+
+
+# Written down before the first of its cells ran, in the order of importance.
 PLAN: tuple[Block, ...] = (
-    Block("clothing", 20),
-    Block("fashion", 20, seeds=range(16)),
-    Block("fashion", 10),
-    Block("clothing", 20, FURTHER, title="further arms"),
-    Block("fashion", 20, FURTHER, title="further arms"),
+    Block("clothing", 20, seeds=_seeds(8)),
+    Block("fashion", 20, seeds=_seeds(12)),
+    Block("clothing", 100, seeds=_seeds(6)),
+    Block("fashion", 10, seeds=_seeds(6)),
+    Block("clothing", 100, REMEDIES, title="remedies"),
     Block("clothing", 50),
     Block("fashion", 50),
-    # ----
-    # Shares three arms with the block below.
-    Block("clothing", 100, WEIGHED, title="remedies"),
-    Block("clothing", 100),
-    Block("clothing", 100, GATES, title="gates"),
-    # Fresh seeds: all arms of a seed on one machine.
-    Block("clothing", 20, REMEDIES, range(5, 10), title="remedies"),
-    Block("fashion", 20, ("vae", *CONFIRMED), range(24, 36), title="confirmation"),
+    # What real images would have gained in the slots of the synthetic ones.
+    Block("clothing", 20, ("augmented", "extra-real"), title="further real images"),
+    Block("fashion", 20, ("augmented", "extra-real"), title="further real images"),
+    Block("clothing", 20, REMEDIES, title="remedies"),
+    Block("clothing", 100, ("augmented", "chosen"), title="validated"),
     Block("fashion", 100),
     Block("clothing", 10),
-    Block("fashion", 10, seeds=range(5, 10)),
-    Block("clothing", 20, CONFIRMED, range(10, 22), title="confirmation"),
-    Block("fashion", 50, ("augmented", "oversampled", "vae", "vary-residual"), title="imbalanced", imbalance=10.0),
-    Block("fashion", 20, ("augmented", "only-vae", "only-vary-residual"), range(16, 21), title="synthetic only"),
-    Block("clothing", 50, GATES, title="gates"),
-    Block("fashion", 50, ("augmented", "gan"), range(5, 10), title="GAN"),
-    Block("fashion", 20, ("augmented", "chosen"), title="gates"),
+    Block("fashion", 50, IMBALANCED, title="imbalanced", imbalance=10.0),
+    Block("fashion", 20, ("augmented", "only-vae", "only-vary-residual"), title="synthetic only"),
+    Block("fashion", 50, ("augmented", "gan"), title="GAN"),
+    Block("fashion", 20, ("augmented", "chosen"), title="validated"),
 )
 
 
@@ -151,7 +145,13 @@ def take_over(document: Mapping[str, Any], data: Mapping[str, ExperimentData], o
         document: a result file of this benchmark.
         data: images by name; the file's were the same, or their cells are not taken over.
         out: folder for the cells.
+
+    Raises:
+        ValueError: a file of an experiment that was done in another way.
     """
+    version = document["settings"].get("version")
+    if version != VERSION:
+        raise ValueError(f"cells must be of version {VERSION} of the experiment to be taken over, got {version}")
     elsewhere = f"{document['machine']['processor']}, torch {document['machine']['versions']['torch']}"
     count = 0
     for stage, blocks in stages(data).items():
@@ -201,7 +201,7 @@ def report(data: Mapping[str, ExperimentData], out: Path, path: Path | None = No
         )
         if found.cells:
             results[stage] = found.as_json() | {"data": data[blocks[0].data].digest}
-    about = {"plan": _said_plan(data), "machines": _machines(results)}
+    about = {"version": VERSION, "plan": _said_plan(data), "machines": _machines(results)}
     path = common.save("usefulness", about, results, unit="share", packages=["scipy"], path=path)
     plot(path)
     return path

@@ -60,9 +60,12 @@ def test_cells_of_a_result_file_are_taken_over_by_whole_seeds_and_with_their_mac
     assert {(cell["arm"], cell["seed"]) for cell in found.cells} == {(arm, s) for arm in SMALL[0].arms for s in (0, 2)}
     there = f"{document['machine']['processor']}, torch {document['machine']['versions']['torch']}"
     assert {cell["machine"] for cell in found.cells} == {there}
-    # Cells of other images are not those of the plan.
+    # Cells of other images are not those of the plan, nor are those of an experiment that was done in another way.
     document["results"]["clothing"]["data"] = "others"
     assert take_over(document, data, tmp_path / "nowhere") == 0
+    document["settings"]["version"] -= 1
+    with pytest.raises(ValueError, match="cells must be of version"):
+        take_over(document, data, tmp_path / "nowhere")
 
 
 def test_a_stage_is_one_family_of_all_that_is_planned(data, tmp_path, monkeypatch):

@@ -33,6 +33,7 @@ def choose_fraction(
     validation: Any = None,
     unseen: bool = False,
     transform: Any = None,
+    labels: Any = "match",
     learner: LearnerConfig = _LEARNER,
     image_size: tuple[int, int] | None = None,
     folds: int = 5,
@@ -64,6 +65,7 @@ def choose_fraction(
         unseen: the synthesizer was trained on other images than ``data``; folds of them then can test it.
         transform: what :class:`torchaug_gen.AugmentedLoader` takes: augment as the real training will, since augmented
             images leave less to gain.
+        labels: which classes to draw, as :class:`torchaug_gen.AugmentedLoader` takes it.
         learner: how the classifiers are trained. Its seed is replaced for each training.
         image_size: ``(H, W)`` that images are resized to; ``None`` is the synthesizer's own, and with a function
             keeps them.
@@ -113,7 +115,7 @@ def choose_fraction(
             source = synthesizer if isinstance(synthesizer, Synthesizer) else _made(synthesizer, split.train)
             _check_fits(source, split.train)
             own = rng.derive_seed(seed, f"fraction.{number}")
-            trial = _Training(split, source, transform, replace(learner, seed=own), bar)
+            trial = _Training(split, source, transform, labels, replace(learner, seed=own), bar)
             hits.append(torch.stack([trial.hits(fraction) for fraction in (0.0, *fractions)]))
     return _choice(
         hits,
@@ -137,6 +139,7 @@ class _Training(NamedTuple):
     split: Split
     synthesizer: Synthesizer
     transform: Any
+    labels: Any
     learner: LearnerConfig
     bar: Any
 
@@ -149,6 +152,7 @@ class _Training(NamedTuple):
             # Without synthetic items too, so that the real ones come in the same order.
             synthesizer=self.synthesizer,
             synthetic_fraction=validated_schedule(fraction, total_epochs=1.0, steps_per_epoch=learner.steps),
+            labels=self.labels,
             tag="synthetic",
             device=learner.device,
             seed=learner.seed,

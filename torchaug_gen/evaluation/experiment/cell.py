@@ -13,7 +13,7 @@ from torchaug_gen.evaluation.experiment.arms import ARMS, Arm
 from torchaug_gen.evaluation.experiment.bank import Bank
 from torchaug_gen.evaluation.experiment.probe import tell_apart
 from torchaug_gen.evaluation.experiment.settings import ExperimentSettings
-from torchaug_gen.evaluation.experiment.sources import Sources, training_loader
+from torchaug_gen.evaluation.experiment.sources import LABELS, Sources, training_loader
 from torchaug_gen.evaluation.labelled import LabelledImages
 from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict, score, score_logits
 from torchaug_gen.loading.loader import AugmentedLoader
@@ -103,6 +103,6 @@ def _loader(
         synthetic_fraction=schedules.recommended(
             settings.synthetic_fraction, total_epochs=1.0, steps_per_epoch=settings.steps
         ),
-        labels="match" if settings.imbalance == 1 else "balance",
+        labels=LABELS,
         tag="synthetic",
     )

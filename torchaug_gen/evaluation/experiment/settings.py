@@ -18,7 +18,7 @@ from torchaug_gen.synthesis.training.settings import TrainingSettings
 from torchaug_gen.synthesis.vae.training import VaeConfig
 
 # Changes when a cell of the same settings would give other figures.
-_VERSION = 2
+VERSION = 3
 _DIGITS_SIDE = 32
 
 
@@ -129,7 +129,7 @@ class ExperimentSettings:
             side: of the images, in pixels.
         """
         about: dict[str, Any] = {
-            "version": _VERSION,
+            "version": VERSION,
             "data": data,
             "per_class": group.per_class,
             "seed": [self.seed, group.index],

@@ -34,6 +34,9 @@ from torchaug_gen.synthesis.vary import VaryingSynthesizer
 
 # Parts of the training images, by which an arm's fraction is validated.
 FOLDS = 5
+# Of which classes synthetic items are: of even training sets, every arm's batches have as many of each as can be; of
+# others, synthetic items fill up the rare.
+LABELS = "balance"
 # Of the probe on pretrained features: 128 px cost a third of 224.
 _INPUT_SIZE, _PROBE_STEPS, _PROBE_DECAY = 128, 200, 1e-2
 
@@ -87,6 +90,7 @@ class Sources:
                 normalisation=arm.normalisation,
                 device=settings.device,
             ),
+            labels=LABELS,
             folds=FOLDS,
             repeats=1,
             balanced=settings.imbalance != 1,
