@@ -116,6 +116,18 @@ def test_balance_fills_the_rarest_classes_first():
     assert chooser.seen.tolist() == [5, 5, 5]
 
 
+@given(st.lists(st.tuples(st.lists(st.integers(0, 5), max_size=9), st.integers(0, 20)), max_size=6))
+def test_balance_gives_each_item_the_class_seen_least_the_lowest_first(batches):
+    chooser, seen = source("balance", num_classes=6), [0] * 6
+    for real, count in batches:
+        for label in real:
+            seen[label] += 1
+        for label in chooser.draw(torch.tensor(real, dtype=torch.int64), torch.arange(count)).tolist():
+            assert label == seen.index(min(seen))
+            seen[label] += 1
+        assert chooser.seen.tolist() == seen
+
+
 def test_weights_are_obeyed():
     labels = source([0, 1, 3, 0], num_classes=4).draw(torch.tensor([0]), torch.arange(8000))
     share = torch.bincount(labels, minlength=4) / 8000
