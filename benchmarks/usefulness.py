@@ -40,7 +40,13 @@ REMEDIES = (
     *("augmented", "vae", "vae-own-norm", "vae-half-weight", "vae-fifth-weight"),
     *("gated-pretrained", "vary-residual", "vary"),
 )
+FURTHER = ("augmented", "vae", "vary-residual", "extra-real")
 IMBALANCED = ("augmented", "vae", "vary-residual", "oversampled")
+
+
+def _seeds(count: int) -> range:
+    """Return the numbers of seeds with fresh training sets: on lower ones the experiment itself was worked out."""
+    return range(100, 100 + count)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Block:
     data: str
     per_class: int
     arms: tuple[str, ...] = CORE
-    seeds: range = range(100, 105)
+    seeds: range = _seeds(5)
     title: str = ""
     imbalance: float = 1.0
 
@@ -81,11 +87,6 @@ class Block:
         )
 
 
-def _seeds(count: int) -> range:
-    """Return the numbers of fresh seeds: on lower ones the experiment itself was worked out."""
-    return range(100, 100 + count)
-
-
 # Written down before the first of its cells ran, in the order of importance.
 PLAN: tuple[Block, ...] = (
     Block("clothing", 20, seeds=_seeds(8)),
@@ -96,8 +97,8 @@ PLAN: tuple[Block, ...] = (
     Block("clothing", 50),
     Block("fashion", 50),
     # What real images would have gained in the slots of the synthetic ones.
-    Block("clothing", 20, ("augmented", "extra-real"), title="further real images"),
-    Block("fashion", 20, ("augmented", "extra-real"), title="further real images"),
+    Block("clothing", 20, FURTHER, title="further real images"),
+    Block("fashion", 20, FURTHER, title="further real images"),
     Block("clothing", 20, REMEDIES, title="remedies"),
     Block("clothing", 100, ("augmented", "chosen"), title="validated"),
     Block("fashion", 100),

@@ -16,7 +16,7 @@ from torchaug_gen import NoiseSynthesizer
 from torchaug_gen.cli import main
 from torchaug_gen.evaluation.experiment import run as run_module
 from torchaug_gen.evaluation.experiment import sources as sources_module
-from torchaug_gen.evaluation.experiment.arms import ARMS, check_arms
+from torchaug_gen.evaluation.experiment.arms import ARMS, Arm, check_arms
 from torchaug_gen.evaluation.experiment.bank import Bank, drawn
 from torchaug_gen.evaluation.experiment.cell import run_cell
 from torchaug_gen.evaluation.experiment.data import from_images, load_folder, training_set
@@ -30,6 +30,7 @@ from torchaug_gen.evaluation.experiment.store import Store
 from torchaug_gen.evaluation.experiment.table import markdown
 from torchaug_gen.evaluation.fraction_result import FractionChoice, FractionTrial
 from torchaug_gen.evaluation.labelled import LabelledImages
+from torchaug_gen.evaluation.learner import LearnerConfig
 from torchaug_gen.synthesis.gan.training import GanConfig
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 from torchaug_gen.synthesis.training import loop as loop_module
@@ -360,7 +361,9 @@ def test_validation_decides_whether_synthetic_images_come_in(data, tmp_path, mon
     same = set(chosen) - {"arm", "seconds", "fraction", "validated_gain"}
     assert {name: chosen[name] for name in same} == {name: like[name] for name in same}
     assert (chosen["fraction"], chosen["validated_gain"]) == (fraction, 0.01)
-    ((whole, part, bank, _),) = seen
+    ((whole, part, bank, about),) = seen
+    assert (about["labels"], about["batch_size"], about["balanced"]) == ("balance", settings.batch_size, False)
+    assert about["learner"] == LearnerConfig(steps=settings.steps) and len(about["transform"]) == 3
     assert not whole & pixels(data.test), "what tests must not choose"
     # The source of a fold is trained on the fold, and is kept apart from that of all images.
     assert trained[-1] is part and len(bank.images) == 3 * settings.bank_per_class
@@ -368,9 +371,15 @@ def test_validation_decides_whether_synthetic_images_come_in(data, tmp_path, mon
     assert f"let synthetic images in on {int(fraction > 0)} of 1 seeds" in " ".join(result.verdict)
 
 
-def test_validation_trains_as_the_experiment_does(data, tmp_path, monkeypatch):
-    """Folds of an experiment's own images, with its classifier, its augmentation and its synthesizer."""
-    settings = ExperimentSettings(per_class=(6,), arms=("chosen",), **TINY | {"seeds": 1})
+def test_what_is_validated_is_what_is_mixed_in():
+    for wrong in ({"gate": "classifier"}, {"source": "repeats"}, {"only": True}):
+        with pytest.raises(ValueError, match="a validated arm must mix in what a synthesizer draws"):
+            Arm(**{"title": "", "source": "vae", "validated": True} | wrong)
+
+
+@pytest.mark.parametrize("per_class", [2, 6])
+def test_validation_keeps_the_synthesizers_of_its_folds(data, tmp_path, monkeypatch, per_class):
+    settings = ExperimentSettings(per_class=(per_class,), arms=("chosen",), **TINY | {"seeds": 1})
     result = run_experiment(data, settings, out=tmp_path, progress=False)
     (cell,) = (cell for cell in result.cells if cell["arm"] == "chosen")
     assert cell["fraction"] in (0.0, settings.synthetic_fraction)
@@ -677,13 +686,13 @@ def test_an_experiment_that_is_ended_leaves_no_process(tmp_path, sent):
             time.sleep(0.2)
         # To the first process alone, as `kill` sends it.
         workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
         os.kill(process.pid, sent)
+        # They share a pipe with the first process, which would be waited for in vain.
+        assert not psutil.wait_procs(workers, timeout=10)[1]
         _, said = process.communicate(timeout=30)
     if sent == signal.SIGINT:
         assert process.returncode == 130 and "the same command goes on from there" in said
-    assert len(workers) >= 2
-    left = [worker for worker in workers if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE]
-    assert not psutil.wait_procs(left, timeout=2)[1]
 
 
 @pytest.mark.slow

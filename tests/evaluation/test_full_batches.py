@@ -43,7 +43,7 @@ def test_every_stretch_of_a_pass_has_its_share_of_each_class(counts, seed):
         for length in range(1, len(order) - start + 1):
             found = Counter(labels[number] for number in order[start : start + length])
             for label, count in enumerate(counts):
-                assert abs(found[label] - length * count / len(order)) < 2.5
+                assert abs(found[label] - length * count / len(order)) < 2
 
 
 def test_classes_alike_common_are_alike_in_every_batch():

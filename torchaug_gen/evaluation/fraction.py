@@ -21,7 +21,6 @@ from torchaug_gen.loading.loader import AugmentedLoader
 from torchaug_gen.mixing import as_fraction
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 
-_BATCH_SIZE = 64
 _LEARNER = LearnerConfig()
 
 
@@ -35,6 +34,7 @@ def choose_fraction(
     transform: Any = None,
     labels: Any = "match",
     learner: LearnerConfig = _LEARNER,
+    batch_size: int = 64,
     image_size: tuple[int, int] | None = None,
     folds: int = 5,
     repeats: int = 2,
@@ -67,6 +67,7 @@ def choose_fraction(
             images leave less to gain.
         labels: which classes to draw, as :class:`torchaug_gen.AugmentedLoader` takes it.
         learner: how the classifiers are trained. Its seed is replaced for each training.
+        batch_size: rows of a training's batches, real and synthetic together; of fewer images, all of them.
         image_size: ``(H, W)`` that images are resized to; ``None`` is the synthesizer's own, and with a function
             keeps them.
         folds: parts that the training images are split into, at least 2.
@@ -96,6 +97,8 @@ def choose_fraction(
         (0.0, 0.0)
     """
     _check(fractions, folds, repeats, level, margin)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     rng.check_seed(seed)
     if not isinstance(synthesizer, Synthesizer) and not callable(synthesizer):
         raise TypeError(f"synthesizer must be a Synthesizer or a function, got {type(synthesizer).__name__}")
@@ -115,7 +118,7 @@ def choose_fraction(
             source = synthesizer if isinstance(synthesizer, Synthesizer) else _made(synthesizer, split.train)
             _check_fits(source, split.train)
             own = rng.derive_seed(seed, f"fraction.{number}")
-            trial = _Training(split, source, transform, labels, replace(learner, seed=own), bar)
+            trial = _Training(split, source, transform, labels, batch_size, replace(learner, seed=own), bar)
             hits.append(torch.stack([trial.hits(fraction) for fraction in (0.0, *fractions)]))
     return _choice(
         hits,
@@ -140,6 +143,7 @@ class _Training(NamedTuple):
     synthesizer: Synthesizer
     transform: Any
     labels: Any
+    batch_size: int
     learner: LearnerConfig
     bar: Any
 
@@ -147,7 +151,7 @@ class _Training(NamedTuple):
         """Train with a fraction, and return which test images are classified right, ``(N,)`` float64."""
         images, learner = self.split.train, self.learner
         loader = AugmentedLoader(
-            full_batches(images, batch_size=_BATCH_SIZE, steps=learner.steps, seed=learner.seed),
+            full_batches(images, batch_size=self.batch_size, steps=learner.steps, seed=learner.seed),
             self.transform,
             # Without synthetic items too, so that the real ones come in the same order.
             synthesizer=self.synthesizer,

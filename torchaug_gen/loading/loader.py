@@ -76,7 +76,7 @@ class AugmentedLoader(Generic[Batch]):
         labels: which classes to draw: ``"match"`` those of the batch's real rows, ``"balance"`` what the epoch has
             seen least of, ``(K,)`` weights, or a callable ``(real_labels, positions) -> labels``. Where classes are
             alike common take ``"balance"``: it evens out how many rows of each class a batch has, which ``"match"``
-            makes more uneven, and a small classifier of 1,000 photographs was 1.7 points better for it.
+            makes more uneven.
         fields: where things are in a batch, by role: ``{"images": ..., "labels": ..., "masks": ..., "boxes": ...,
             "keypoints": ..., "fill": {...}}``; a key, an index, or a tuple of them for nested batches, or ``None``
             for a role that no field has. Roles left out are guessed for tuples, dicts, NamedTuples and dataclasses.

@@ -46,6 +46,10 @@ class Arm:
     baseline: str | None = "augmented"
     role: str = QUESTION
 
+    def __post_init__(self) -> None:
+        if self.validated and (self.needs is None or self.gate is not None or self.only):
+            raise ValueError(f"a validated arm must mix in what a synthesizer draws, without a gate, got {self}")
+
     @property
     def needs(self) -> str | None:
         """The kind of synthesizer that must be trained for it: ``"vae"``, ``"gan"`` or ``None``."""

@@ -66,8 +66,8 @@ def run_experiment(
         FileNotFoundError: no folder ``data``.
         ValueError: an argument out of range, or images that cannot be used.
         RuntimeError: a process ended before its work was done.
-        KeyboardInterrupt: Ctrl-C, or SIGTERM while a synthesizer is trained; results of what is done are written
-            first, and the same call goes on from there.
+        KeyboardInterrupt: Ctrl-C, or with one worker SIGTERM while a synthesizer is trained; results of what is done
+            are written first, and the same call goes on from there.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")

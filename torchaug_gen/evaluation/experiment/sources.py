@@ -34,8 +34,8 @@ from torchaug_gen.synthesis.vary import VaryingSynthesizer
 
 # Parts of the training images, by which an arm's fraction is validated.
 FOLDS = 5
-# Of which classes synthetic items are: of even training sets, every arm's batches have as many of each as can be; of
-# others, synthetic items fill up the rare.
+# Of which classes synthetic items are: where the training set has as many of each, so have the batches of every arm,
+# but for one image, without synthetic items for two where a pass ends; otherwise synthetic items fill up the rare.
 LABELS = "balance"
 # Of the probe on pretrained features: 128 px cost a third of 224.
 _INPUT_SIZE, _PROBE_STEPS, _PROBE_DECAY = 128, 200, 1e-2
@@ -91,7 +91,8 @@ class Sources:
                 device=settings.device,
             ),
             labels=LABELS,
-            folds=FOLDS,
+            batch_size=settings.batch_size,
+            folds=min(FOLDS, len(train)),
             repeats=1,
             balanced=settings.imbalance != 1,
             seed=rng.derive_seed(self.seed, "experiment.choice"),
