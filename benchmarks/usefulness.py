@@ -102,9 +102,9 @@ PLAN: tuple[Block, ...] = (
     Block("clothing", 20, REMEDIES, title="remedies"),
     Block("fashion", 100),
     Block("clothing", 10),
-    Block("fashion", 50, IMBALANCED, title="imbalanced", imbalance=10.0),
     Block("fashion", 20, ("augmented", "only-vae", "only-vary-residual"), title="synthetic only"),
     Block("clothing", 100, ("augmented", "chosen"), title="validated"),
+    Block("fashion", 50, IMBALANCED, title="imbalanced", imbalance=10.0),
     Block("fashion", 50, ("augmented", "gan"), title="GAN"),
     Block("fashion", 20, ("augmented", "chosen"), title="validated"),
 )
