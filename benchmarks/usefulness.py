@@ -200,7 +200,8 @@ def report(data: Mapping[str, ExperimentData], out: Path, path: Path | None = No
         found = together(
             stage, blocks, [collect(data[block.data], block.settings, out=out / block.data) for block in blocks]
         )
-        if found.cells:
+        # Of what is planned, a stage may have the arms that it shares with others alone.
+        if found.comparisons:
             results[stage] = found.as_json() | {"data": data[blocks[0].data].digest}
     about = {"version": VERSION, "plan": _said_plan(data), "machines": _machines(results)}
     path = common.save("usefulness", about, results, unit="share", packages=["scipy"], path=path)
