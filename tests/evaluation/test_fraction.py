@@ -217,6 +217,7 @@ def test_balanced_accuracy_counts_classes_alike():
         ({"fractions": (1.0,)}, r"must be in \[0, 1\)"),
         ({"fractions": (float("nan"),)}, "nan"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"labels": "even"}, 'labels must be "match", "balance", one weight per class, or a callable, got'),
         ({"folds": 1}, "folds must be at least 2, got 1"),
         ({"folds": 99}, "folds must be at most the number of images"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),

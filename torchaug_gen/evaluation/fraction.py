@@ -18,7 +18,7 @@ from torchaug_gen.evaluation.labelled import splits as splits_of
 from torchaug_gen.evaluation.learner import LearnerConfig, learn, predict
 from torchaug_gen.evaluation.resampled import crossed_error, fold_error, gain_p, lower_bound
 from torchaug_gen.loading.loader import AugmentedLoader
-from torchaug_gen.mixing import as_fraction
+from torchaug_gen.mixing import as_fraction, check_policy
 from torchaug_gen.synthesis.synthesizer import Synthesizer
 
 _LEARNER = LearnerConfig()
@@ -99,6 +99,8 @@ def choose_fraction(
     _check(fractions, folds, repeats, level, margin)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    # Now, and not when a synthesizer has been trained.
+    check_policy(labels)
     rng.check_seed(seed)
     if not isinstance(synthesizer, Synthesizer) and not callable(synthesizer):
         raise TypeError(f"synthesizer must be a Synthesizer or a function, got {type(synthesizer).__name__}")

@@ -31,8 +31,8 @@ def save_plot(found: Mapping[str, Any], path: str | Path) -> Path:
         raise ValueError("there is nothing to draw yet: no cell has been run")
     sizes = sorted({row["per_class"] for row in found["rows"]})
     rows = max(len(_compared(found, size)) for size in sizes)
-    width, height = 4.6 * (len(sizes) + 1), max(3.6, 1.4 + 0.32 * rows)
-    figure = figure_type()(figsize=(width, height))
+    width, height = 4.6 * (len(sizes) + 1.4), max(3.6, 1.4 + 0.32 * rows)
+    figure = figure_type()(figsize=(width, height), layout="constrained")
     axes = figure.subplots(1, len(sizes) + 1, squeeze=False)[0]
     _draw_levels(axes[0], found)
     for axis, size in zip(axes[1:], sizes, strict=True):
@@ -40,7 +40,6 @@ def save_plot(found: Mapping[str, Any], path: str | Path) -> Path:
     title = f"{found['name']}: what synthetic images gain over augmentation alone"
     told = "green is above and red below beyond noise, grey is neither, after Holm's correction"
     figure.suptitle(f"{title}\n{told}", x=0.01, ha="left", fontsize=10)
-    figure.tight_layout()
     figure.savefig(Path(path), dpi=_DPI)
     return Path(path)
 
@@ -61,7 +60,8 @@ def _draw_levels(axis: Any, found: Mapping[str, Any]) -> None:
     axis.minorticks_off()
     axis.set_xlabel("training images per class")
     axis.set_ylabel(f"test {metric.replace('_', '-')} (%)")
-    axis.legend(fontsize=6, frameon=False)
+    # Beside the lines, of which it would hide some.
+    axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axis.spines[["top", "right"]].set_visible(False)
 
 
